@@ -1,0 +1,227 @@
+/*
+ * The stage contract: everything a stage sees. It sees records; never entries, links or processes.
+ *
+ * A stage is a const struct stage_ops at the end of its own file plus one line in stages.def. There are
+ * three kinds; which run function it has follows from the kind:
+ *
+ *   producer   produce(st)        makes records with stage_reserve/stage_made or stage_emit
+ *   step       transform(st, r)   changes r in place, drops it, or emits others with stage_emit
+ *   consumer   consume(st, ...)   takes one record; finish(st) delivers what was taken since begin(st)
+ *
+ * Exactly once, seen from here
+ *  - A UNIT is what is committed as one: some input records, all that was emitted for them, the position,
+ *    the state. The host decides where units end; it may end one inside stage_emit and stage_reserve
+ *    (when the output is full), so nothing obtained from state.h may be held across those calls.
+ *  - The POSITION (producers, consumers) is a small block of bytes that is committed with the unit. Set it
+ *    right after the emission it belongs to: it always says "everything emitted so far". After a crash the
+ *    new worker finds the committed one in st->position.
+ *  - A step may be given the same record again after a crash (the unit was undone). State in state.h is
+ *    undone with it. st->origin names a record's run: a step that remembers "seen" stores it beside
+ *    the key, so that seeing the same one again is no repeat (see steps/dedupe.c).
+ *  - A consumer with a transaction of its own (sqlite) stores st->commit_id in that transaction and answers
+ *    committed() after a crash.
+ */
+#pragma once
+
+#include <poll.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "ipc/buf.h"
+#include "ipc/err.h"
+#include "ipc/log.h"
+#include "ipc/record.h"
+#include "stages/codec.h"
+#include "stages/option.h"
+
+enum stage_kind {
+	STAGE_PRODUCER,
+	STAGE_STEP,
+	STAGE_CONSUMER,
+};
+
+/* What a run function answers; negative is -errno: the worker ends and is replaced. */
+enum stage_answer {
+	STAGE_OK = 0,        /* done; producer: there may be more right now */
+	STAGE_E_IDLE,        /* producer: nothing now; wait for st->fds or st->deadline */
+	STAGE_E_END,         /* producer: no more, ever */
+	STAGE_E_FILTERED,    /* step: the record goes no further, on purpose */
+	STAGE_E_ABSORBED,    /* step: the record went into the state (aggregate) */
+	STAGE_E_EMITTED,     /* step: all that comes of this record was emitted already (explode) */
+	STAGE_E_REJECT,      /* this record is bad: st->why says so; it becomes a dead letter */
+	STAGE_E_RETRY,       /* consumer: an attempt failed for a reason in the data or the peer's answer (st->why) */
+	STAGE_E_UNREACHABLE, /* consumer: the peer is not there, disk full, ... (st->why): tried without end */
+	STAGE_E_FULL,        /* consumer: finish the unit first, then offer this record again */
+	STAGE_E_AGAIN,       /* tick, flush: there is more; call again (the unit may be committed between) */
+};
+
+enum {
+	STAGE_FDS_MAX = 64,         /* descriptors a stage may wait for */
+	STAGE_WHY_MAX = 256,        /* bytes of a reason */
+	STAGE_POSITION_MAX = 65536, /* bytes of a position */
+	STAGE_OUTPUTS_MAX = 32,     /* named outputs of a transformer (route) */
+};
+
+/* stage_ops.flags */
+enum {
+	STAGE_SINGLE = 1 << 0,      /* at most one worker, whatever the configuration says */
+	STAGE_STATEFUL = 1 << 1,    /* step: keeps state in state.h (needs one worker, commits by transaction) */
+	STAGE_TRANSACTION = 1 << 2, /* consumer: has begin/finish/commit/committed of its own */
+	STAGE_OUTSIDE = 1 << 3,     /* talks to the outside: retry and timeout apply */
+	STAGE_CODEC = 1 << 4,       /* takes `codec:` and the codec's options; st->codec is set */
+};
+
+struct stage;
+struct state;
+
+/* Names one commit of one worker for ever: stored by stages with their own transaction. */
+struct commit_id {
+	uint8_t epoch[16]; /* UUID of the arena */
+	uint32_t worker;   /* the worker's slot */
+	uint32_t reserved;
+	uint64_t number;   /* of this worker's commits */
+};
+
+/* Names one run of one record through one step: equal on every attempt, different otherwise. */
+struct origin {
+	uint8_t epoch[16];
+	uint64_t chunk;   /* number of the input chunk within the epoch */
+	uint32_t record;  /* index in the chunk */
+	uint32_t ordinal; /* how many records this step was given before for this input record */
+};
+
+/* What carries a stage: the worker, or a test with two buffers. */
+struct stage_host {
+	/* At least @need bytes of room for one record, *@room bytes in fact, at *@p. Ends the unit first when
+	 * the output has less. STAGE_E_REJECT: @need is more than any buffer has. Or -errno. */
+	int (*reserve)(struct stage_host *h, size_t need, uint8_t **p, size_t *room);
+	/* The record of @len bytes written at *p of the last reserve exists now. 0 or -errno. */
+	int (*made)(struct stage_host *h, size_t len);
+	/* A record leaves the last step by output @output (0: the main one). 0, STAGE_E_REJECT (larger than a
+	 * buffer), -errno. */
+	int (*emit)(struct stage_host *h, unsigned output, const struct record *r);
+	/* A dead letter: @input (may be binary, is cut when long) of @at (what it was: "message 17 from ...",
+	 * "/var/log/x at byte 4711") could not be taken, because @why. 0 or -errno. */
+	int (*reject)(struct stage_host *h, const char *why, const void *input, size_t len, const char *at);
+	/* Bytes [off, off+len) of the position become @data, with the next commit. 0 or -errno. */
+	int (*position)(struct stage_host *h, uint32_t off, const void *data, uint32_t len);
+	/* How many commits of this worker are stored for good (see stage_ops.stored). */
+	uint64_t (*stored)(struct stage_host *h, bool delivered);
+};
+
+struct stage {
+	const struct stage_ops *ops;
+	const char *name;         /* of the entry in the configuration */
+	const void *config;       /* filled from ops->options; read only */
+	void *state;              /* ops->state_size zeroed bytes, this worker's own */
+	struct codec *codec;      /* with STAGE_CODEC */
+	struct state *kv;         /* with STAGE_STATEFUL: see state.h; keys are this step's own */
+	struct stage_host *host;
+	struct chain *chain;      /* step: the chain it stands in */
+	unsigned index;           /* step: its place in the chain, from 0 */
+	unsigned worker;          /* this worker's number in its stage, from 0 */
+	unsigned workers;
+	size_t max_record;        /* bytes of the largest record that fits */
+	const uint8_t *position;  /* what was committed, then what was set: STAGE_POSITION_MAX bytes */
+	bool position_fresh;      /* no position was ever committed */
+	struct commit_id commit_id; /* of the unit in hand */
+	struct origin origin;     /* step: of the record in hand */
+	int64_t now;              /* CLOCK_REALTIME in ns, taken once a chunk */
+	int64_t timeout;          /* ns for one attempt (STAGE_OUTSIDE) */
+	/* what the stage waits for when idle: its to fill in */
+	struct pollfd fds[STAGE_FDS_MAX];
+	unsigned n_fds;
+	int64_t deadline;         /* CLOCK_MONOTONIC ns at which tick or produce wants to run; 0: none */
+	char why[STAGE_WHY_MAX];  /* reason of the last answer that has one */
+	uint64_t refused;         /* counted refusals that cost no record: bad clients, too large messages */
+};
+
+struct stage_ops {
+	const char *name; /* as in `type:`, or as the step's key */
+	enum stage_kind kind;
+	unsigned flags;
+	const char *help;             /* one line */
+	const char *example;          /* a few lines of YAML for the manual */
+	const struct option *options; /* NULL: none, or `shape` reads the node itself */
+	size_t config_size;
+	size_t state_size;
+
+	/* Reads what the table cannot say, and checks: compile an expression once to see that it does.
+	 * @node: the stage's own map (producer, consumer) or the step's value. Makes complaints. Runs in the
+	 * master too: no side effects, no libraries that dislike fork. Optional. */
+	void (*check)(void *config, const struct node *node, struct complaints *c);
+	void (*config_free)(void *config); /* frees what check made; optional */
+	/* route: names of its outputs besides the main one, NULL-terminated. Optional. */
+	const char *const *(*outputs)(const void *config);
+
+	int (*open)(struct stage *st); /* in the worker; optional. 0, STAGE_E_UNREACHABLE (tried again), -errno */
+	void (*close)(struct stage *st); /* optional; also after a failed open */
+
+	int (*produce)(struct stage *st);
+	int (*transform)(struct stage *st, struct record *r);
+	int (*consume)(struct stage *st, const uint8_t *rec, size_t len);
+
+	/* Timed work (windows, TTL, rotation), when st->deadline has passed. Optional. */
+	int (*tick)(struct stage *st);
+	/* The input has ended for good: emit what is held (aggregate). Called until it answers STAGE_OK. Optional. */
+	int (*flush)(struct stage *st);
+
+	/* Consumers. begin: a unit starts, commit_id is set. finish: deliver; after STAGE_OK it is delivered or
+	 * (TRANSACTION) ready to commit. commit: make it so. rollback: forget all since begin. */
+	int (*begin)(struct stage *st);
+	int (*finish)(struct stage *st);
+	int (*commit)(struct stage *st);
+	void (*rollback)(struct stage *st);
+	/* After a crash between finish and commit: 1 the unit @id is in, 0 it is not, -errno, or
+	 * STAGE_E_UNREACHABLE. */
+	int (*committed)(struct stage *st, const struct commit_id *id);
+
+	/* Producers: a commit is done (st->commit_id of the last one). Acknowledge what host->stored allows.
+	 * Also called now and then while idle. Optional. */
+	int (*stored)(struct stage *st);
+	/* Reopen files (SIGHUP, logrotate). Optional. */
+	int (*reopen)(struct stage *st);
+};
+
+/* Sets st->why and returns @answer: `return stage_say(st, STAGE_E_REJECT, "no field %s", f);` */
+int stage_say(struct stage *st, int answer, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+static inline int stage_reserve(struct stage *st, size_t need, uint8_t **p, size_t *room)
+{
+	return st->host->reserve(st->host, need, p, room);
+}
+
+static inline int stage_made(struct stage *st, size_t len)
+{
+	return st->host->made(st->host, len);
+}
+
+static inline int stage_reject(struct stage *st, const char *why, const void *input, size_t len,
+			       const char *at)
+{
+	return st->host->reject(st->host, why, input, len, at);
+}
+
+static inline int stage_position(struct stage *st, uint32_t off, const void *data, uint32_t len)
+{
+	return st->host->position(st->host, off, data, len);
+}
+
+/* A step emits a record of its own: it goes through the steps behind this one. @r is used up (its fields
+ * may be changed by them) but stays the caller's to deinit. 0 or -errno. */
+int stage_emit(struct stage *st, struct record *r);
+/* The same by a named output (route): it leaves the transformer at once. */
+int stage_emit_output(struct stage *st, unsigned output, struct record *r);
+
+/* Decodes all that is in @w and makes records of it: the loop every producer with a codec runs. Records too
+ * large and rejected input become dead letters (@at: where this input came from; offsets are added).
+ * After each record and each reject @made (optional) is called with the bytes consumed so far: the place
+ * to set the position. Returns 0 when the window is used up (w->p tells how far: the rest is an unfinished
+ * record when !w->last), or -errno. */
+int stage_decode(struct stage *st, struct codec_window *w, const char *at,
+		 int (*made)(struct stage *st, void *arg, size_t consumed), void *arg);
+
+/* All producers, steps and consumers, NULL-terminated, in the order of stages.def. */
+extern const struct stage_ops *const stage_all[];
+/* The one with this kind and name, or NULL. */
+const struct stage_ops *stage_find(enum stage_kind kind, const char *name);
