@@ -1,0 +1,361 @@
+/*
+ * Making and attaching the mapping, and the names in its header (master only).
+ *
+ * The file is allocated in full before it is mapped: a page that cannot be had later would be a SIGBUS in
+ * whichever worker touched it. With ARENA_GUARD (sanitizer builds) an inaccessible page follows each
+ * buffer, so that an overrun faults where it happens.
+ */
+#include "ipc/arena.h"
+
+#include <assert.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "ipc/err.h"
+#include "ipc/fault.h"
+
+static const char magic[8] = "SLUICE\n";
+
+enum {
+	PAGE = 4096,
+#ifdef ARENA_GUARD
+	GUARD = PAGE,
+#else
+	GUARD = 0,
+#endif
+};
+
+static uint64_t up(uint64_t n, uint64_t to)
+{
+	return (n + to - 1) / to * to;
+}
+
+static void lay_out(struct arena_header *h, const struct arena_geometry *g)
+{
+	h->layout = ARENA_LAYOUT;
+	h->header_size = sizeof(*h);
+	h->entries = g->entries;
+	h->workers = g->workers;
+	h->worker_stride = (uint32_t)up(sizeof(struct arena_worker), PAGE);
+	h->checked = g->checked;
+	h->buffer_size = g->buffer_size;
+	h->buffer_stride = up(g->buffer_size, PAGE) + GUARD;
+	h->workers_at = up(sizeof(*h), PAGE);
+	h->words_at = h->workers_at + (uint64_t)h->workers * h->worker_stride;
+	h->numbers_at = up(h->words_at + 8ull * h->entries, 64);
+	h->facts_at = up(h->numbers_at + 8ull * h->entries, 128);
+	h->buffers_at = up(h->facts_at + sizeof(struct arena_facts) * h->entries, PAGE);
+	h->total_size = h->buffers_at + h->buffer_stride * h->entries;
+}
+
+uint64_t arena_bytes(const struct arena_geometry *g)
+{
+	struct arena_header *h = calloc(1, sizeof(*h));
+	assert(h);
+	lay_out(h, g);
+	uint64_t n = h->total_size;
+	free(h);
+	return n;
+}
+
+uint64_t arena_overhead(const struct arena_geometry *g)
+{
+	return arena_bytes(g) - (up(g->buffer_size, PAGE) + GUARD) * g->entries;
+}
+
+static void boot_id(uint8_t out[16])
+{
+	char text[64] = "";
+	memset(out, 0, 16);
+	_cleanup_close_ int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) < 36)
+		return;
+	unsigned n = 0;
+	for (const char *p = text; *p && n < 32; p++) {
+		unsigned v = *p >= '0' && *p <= '9'   ? (unsigned)(*p - '0')
+			     : *p >= 'a' && *p <= 'f' ? (unsigned)(*p - 'a') + 10
+						      : 16;
+		if (v > 15)
+			continue;
+		out[n / 2] = (uint8_t)(out[n / 2] << 4 | v);
+		n++;
+	}
+}
+
+static void take_view(struct arena *a, void *base)
+{
+	struct arena_header *h = base;
+	uint8_t *p = base;
+	a->h = h;
+	a->size = h->total_size;
+	a->entries = h->entries;
+	a->workers = h->workers;
+	a->worker_stride = h->worker_stride;
+	a->buffer_size = h->buffer_size;
+	a->buffer_stride = h->buffer_stride;
+	a->workers_at = p + h->workers_at;
+	a->words = (_Atomic uint64_t *)(void *)(p + h->words_at);
+	a->numbers = (_Atomic uint64_t *)(void *)(p + h->numbers_at);
+	a->facts = (struct arena_facts *)(void *)(p + h->facts_at);
+	a->buffers = p + h->buffers_at;
+}
+
+static int guard_buffers(const struct arena *a)
+{
+	for (uint32_t i = 0; GUARD && i < a->entries; i++)
+		if (mprotect(arena_buffer(a, i) + a->buffer_stride - PAGE, PAGE, PROT_NONE) < 0)
+			return err_errno();
+	return 0;
+}
+
+static int fill_header(struct arena_header *h)
+{
+	if (getrandom(h->epoch, sizeof(h->epoch), 0) != sizeof(h->epoch))
+		return err_errno();
+	h->epoch[6] = (uint8_t)((h->epoch[6] & 0x0f) | 0x40); /* a version 4 UUID, RFC 9562 */
+	h->epoch[8] = (uint8_t)((h->epoch[8] & 0x3f) | 0x80);
+	boot_id(h->boot_id);
+	h->boot = 1;
+	atomic_store(&h->next_number, 1);
+	return 0;
+}
+
+int arena_place(struct arena *a, void *memory, size_t size, const struct arena_geometry *g)
+{
+	*a = (struct arena){.fd = -1};
+	struct arena_header *h = memory;
+	lay_out(h, g);
+	if (h->total_size > size)
+		return -ENOSPC;
+	int r = fill_header(h);
+	if (r < 0)
+		return r;
+	take_view(a, memory);
+	for (uint32_t w = 0; w < a->workers; w++)
+		atomic_store(&arena_worker(a, w)->hand_entry, ARENA_NO_RECORD);
+	memcpy(h->magic, magic, sizeof(magic)); /* last: a half-made arena has none */
+	return 0;
+}
+
+static int map(int fd, size_t size, void **base)
+{
+	*base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	return *base == MAP_FAILED ? err_errno() : 0;
+}
+
+int arena_create(struct arena *a, int fd, const struct arena_geometry *g)
+{
+	void *base = NULL;
+	uint64_t size = arena_bytes(g);
+	int r = ftruncate(fd, 0) < 0 ? err_errno() : 0;
+	if (r == 0) {
+		r = -posix_fallocate(fd, 0, (off_t)size);
+		if (r == 0)
+			r = map(fd, size, &base);
+	}
+	if (r < 0) {
+		(void)!ftruncate(fd, 0);
+		return r;
+	}
+	r = arena_place(a, base, size, g);
+	if (r == 0)
+		r = guard_buffers(a);
+	if (r < 0) {
+		munmap(base, size);
+		return r;
+	}
+	a->fd = fd;
+	return 0;
+}
+
+static bool plausible(const struct arena_header *h, uint64_t file_size)
+{
+	struct arena_geometry g = {h->entries, h->workers, h->buffer_size, h->checked != 0};
+	if (!g.entries || !g.workers || g.workers > ARENA_WORKERS_MAX || !g.buffer_size ||
+	    g.entries > file_size / 64 || g.buffer_size > file_size)
+		return false;
+	struct arena_header *want = calloc(1, sizeof(*want));
+	if (!want)
+		return false;
+	lay_out(want, &g);
+	bool same = want->total_size == h->total_size && want->buffers_at == h->buffers_at &&
+		    want->facts_at == h->facts_at && want->numbers_at == h->numbers_at &&
+		    want->words_at == h->words_at && want->workers_at == h->workers_at &&
+		    want->worker_stride == h->worker_stride &&
+		    want->buffer_stride == h->buffer_stride && h->total_size <= file_size;
+	free(want);
+	return same;
+}
+
+static void note_boot(struct arena_header *h)
+{
+	uint8_t now[16];
+	boot_id(now);
+	if (memcmp(now, h->boot_id, 16) != 0) {
+		memcpy(h->boot_id, now, 16);
+		h->boot++;
+	}
+}
+
+int arena_attach(struct arena *a, int fd)
+{
+	struct stat st;
+	void *base;
+	*a = (struct arena){.fd = -1};
+	if (fstat(fd, &st) < 0)
+		return err_errno();
+	if ((uint64_t)st.st_size < sizeof(struct arena_header))
+		return ARENA_E_CORRUPT;
+	int r = map(fd, (size_t)st.st_size, &base);
+	if (r < 0)
+		return r;
+	const struct arena_header *h = base;
+	if (memcmp(h->magic, magic, sizeof(magic)) != 0)
+		r = ARENA_E_CORRUPT;
+	else if (h->layout != ARENA_LAYOUT || h->header_size != sizeof(*h))
+		r = ARENA_E_LAYOUT;
+	else if (!plausible(h, (uint64_t)st.st_size))
+		r = ARENA_E_CORRUPT;
+	if (r != 0) {
+		munmap(base, (size_t)st.st_size);
+		return r;
+	}
+	take_view(a, base);
+	a->size = (size_t)st.st_size;
+	a->fd = fd;
+	note_boot(a->h);
+	return guard_buffers(a);
+}
+
+void arena_detach(struct arena *a)
+{
+	if (a->h)
+		munmap(a->h, a->size);
+	*a = (struct arena){.fd = -1};
+}
+
+static void put_name(char *to, size_t size, const char *name)
+{
+	size_t len = strnlen(name, size - 1);
+	memset(to, 0, size);
+	memcpy(to, name, len);
+}
+
+int arena_edge_assign(struct arena *a, const char *from, const char *to, uint32_t *edge)
+{
+	uint64_t used = atomic_load(&a->h->edges_used);
+	uint32_t free_one = ARENA_NO_EDGE;
+	for (uint32_t e = 0; e < ARENA_EDGES_MAX && e < a->entries; e++) {
+		struct arena_edge *it = &a->h->edges[e];
+		if (!(used >> e & 1)) {
+			if (free_one == ARENA_NO_EDGE && arena_charged(a, e) == 0)
+				free_one = e;
+		} else if (strncmp(it->from, from, sizeof(it->from)) == 0 &&
+			   strncmp(it->to, to, sizeof(it->to)) == 0) {
+			*edge = e;
+			return 0;
+		}
+	}
+	if (free_one == ARENA_NO_EDGE)
+		return ARENA_E_NONE;
+	struct arena_edge *it = &a->h->edges[free_one];
+	put_name(it->from, sizeof(it->from), from);
+	put_name(it->to, sizeof(it->to), to);
+	atomic_store(&it->quota, 1);
+	atomic_store(&it->drop, 0);
+	atomic_store(&a->h->edges_used, used | 1ull << free_one);
+	*edge = free_one;
+	return 0;
+}
+
+void arena_edge_remove(struct arena *a, uint32_t edge)
+{
+	atomic_fetch_and(&a->h->edges_used, ~(1ull << edge));
+}
+
+static void clear_slot(struct arena_worker *s)
+{
+	uint64_t number = atomic_load(&s->committed.number); /* never goes back: see commit ids */
+	memset(&s->committed, 0, sizeof(s->committed));
+	atomic_store(&s->committed.number, number);
+	memset(&s->stats, 0, sizeof(s->stats));
+	memset(s->position, 0, sizeof(s->position));
+	memset(s->why, 0, sizeof(s->why));
+	s->poison_input = 0;
+	s->poison_count = s->poison_signal = 0;
+	atomic_store(&s->order, 0);
+	atomic_store(&s->activity, 0);
+	atomic_store(&s->reopen, 0);
+	atomic_store(&s->tap, 0);
+}
+
+int arena_worker_assign(struct arena *a, const char *stage, uint32_t ordinal, uint32_t *slot)
+{
+	uint32_t free_one = UINT32_MAX;
+	for (uint32_t w = 0; w < a->workers; w++) {
+		struct arena_worker *s = arena_worker(a, w);
+		if (!s->stage[0]) {
+			if (free_one == UINT32_MAX &&
+			    atomic_load(&s->intent.state) == INTENT_OPEN)
+				free_one = w;
+		} else if (s->ordinal == ordinal && strncmp(s->stage, stage, sizeof(s->stage)) == 0) {
+			*slot = w;
+			return 0;
+		}
+	}
+	if (free_one == UINT32_MAX)
+		return ARENA_E_NONE;
+	struct arena_worker *s = arena_worker(a, free_one);
+	clear_slot(s);
+	s->ordinal = ordinal;
+	put_name(s->stage, sizeof(s->stage), stage);
+	*slot = free_one;
+	return 0;
+}
+
+static struct arena_book *book_line(struct arena *a, const char *stage)
+{
+	for (uint32_t i = 0; i < ARENA_BOOKS_MAX; i++) {
+		struct arena_book *b = &a->h->books[i];
+		if (!b->stage[0] || strncmp(b->stage, stage, sizeof(b->stage)) == 0)
+			return b;
+	}
+	return &a->h->books[ARENA_BOOKS_MAX - 1]; /* the last line gathers the rest */
+}
+
+int arena_worker_retire(struct arena *a, uint32_t slot, const char *heir)
+{
+	struct arena_worker *s = arena_worker(a, slot);
+	struct arena_book *b = book_line(a, s->stage);
+	FAULT(retire_intent);
+	if (!b->stage[0])
+		put_name(b->stage, sizeof(b->stage), s->stage);
+	put_name(b->heir, sizeof(b->heir), heir ? heir : "");
+	a->h->retire.slot = slot;
+	a->h->retire.line = (uint32_t)(b - a->h->books);
+	for (unsigned i = 0; i < BOOK_COUNT; i++)
+		a->h->retire.book[i] = b->book[i] + s->committed.book[i];
+	atomic_store_explicit(&a->h->retire.state, 1, memory_order_release);
+	arena_retire_finish(a);
+	return 0;
+}
+
+void arena_retire_finish(struct arena *a)
+{
+	if (atomic_load_explicit(&a->h->retire.state, memory_order_acquire) != 1)
+		return;
+	uint32_t slot = a->h->retire.slot, line = a->h->retire.line;
+	if (slot < a->workers && line < ARENA_BOOKS_MAX) {
+		FAULT(retire_book);
+		memcpy(a->h->books[line].book, a->h->retire.book, sizeof(a->h->retire.book));
+		FAULT(retire_clear);
+		struct arena_worker *s = arena_worker(a, slot);
+		memset(s->committed.book, 0, sizeof(s->committed.book));
+		s->stage[0] = 0;
+	}
+	atomic_store_explicit(&a->h->retire.state, 0, memory_order_release);
+}
