@@ -40,7 +40,6 @@ enum {
 	RECORDS = 4,      /* that the producer makes */
 	PASSAGES_MAX = 4096,
 	FILE_MAX = 64,
-	ENTRIES = 5,
 	KILL = 100,       /* action: kill the running one */
 };
 
@@ -62,6 +61,7 @@ struct scenario {
 	uint32_t quota;
 	unsigned copies; /* each record arrives so many times in all, once a consumer */
 	bool ordered;
+	uint32_t entries; /* of the arena; 0: 5 */
 };
 
 static const struct scenario scenarios[] = {
@@ -71,6 +71,8 @@ static const struct scenario scenarios[] = {
 		  {'c', 2, {0}, 0, 0, 0, false, false}}, 2, 1, 1, true},
 	{"two workers", {{'p', 0, {0}, 1, 0, 1, false, false}, {'t', 1, {1}, 1, 0, 0, false, false},
 		  {'t', 1, {1}, 1, 0, 0, false, true}, {'c', 2, {0}, 0, 0, 0, false, false}}, 2, 2, 1, false},
+	{"only the reserve", {{'p', 0, {0}, 1, 0, 1, false, false}, {'t', 1, {1}, 1, 0, 0, false, false},
+		  {'t', 1, {1}, 1, 0, 0, false, false}, {'c', 2, {0}, 0, 0, 0, false, false}}, 2, 9, 1, false, 2},
 	{"transaction", {{'p', 0, {0}, 1, 0, 2, false, false}, {'s', 1, {0}, 0, 0, 0, false, false}},
 		  1, 2, 1, true},
 	{"fan-out, in parts", {{'p', 0, {0}, 1, 0, 2, false, false},
@@ -133,7 +135,7 @@ static void check_balance(void)
 		in += b[BOOK_received] + b[BOOK_made];
 		out += b[BOOK_delivered] + b[BOOK_filtered];
 	}
-	for (uint32_t i = 0; i < ENTRIES; i++) {
+	for (uint32_t i = 0; i < x.arena.entries; i++) {
 		struct word v = arena_word(&x.arena, i);
 		if (v.state == WORD_QUEUED || v.state == WORD_CLAIMED)
 			flight += x.arena.facts[i].records - x.arena.facts[i].reached_record;
@@ -241,7 +243,7 @@ static void produce(unsigned w, const struct role *role)
 
 static bool feeders_ended(const struct role *role)
 {
-	for (uint32_t i = 0; i < ENTRIES; i++) {
+	for (uint32_t i = 0; i < x.arena.entries; i++) {
 		struct word v = arena_word(&x.arena, i);
 		if (v.state != WORD_FREE && (role->reads >> v.edge & 1))
 			return false;
@@ -555,7 +557,7 @@ static void check_file(unsigned w)
 static void check_end(void)
 {
 	check_balance();
-	for (uint32_t i = 0; i < ENTRIES; i++)
+	for (uint32_t i = 0; i < x.arena.entries; i++)
 		if (arena_word(&x.arena, i).state != WORD_FREE)
 			fail_run("an entry leaked");
 	for (unsigned w = 0; w < WORKERS_MAX; w++) {
@@ -605,7 +607,7 @@ static unsigned bound(const char *name, unsigned def)
 static void prepare(const struct scenario *sc)
 {
 	static char stacks[COROUTINES][STACK];
-	struct arena_geometry g = {.entries = ENTRIES, .workers = WORKERS_MAX, .buffer_size = 4096};
+	struct arena_geometry g = {.entries = sc->entries ? sc->entries : 5, .workers = WORKERS_MAX, .buffer_size = 4096};
 	x.sc = sc;
 	x.size = arena_bytes(&g);
 	x.memory = mmap(NULL, x.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
