@@ -1,0 +1,156 @@
+/*
+ * A worker: the process of one stage. It is forked by the master, takes its slot of the arena, and runs one
+ * loop until it is told to stop, has ended, or cannot go on:
+ *
+ *     wait -> claim -> run -> commit
+ *
+ * worker.c   the process: start, orders, waiting, leaving
+ * unit.c     what is committed as one: outputs, letters, position, figures
+ * run_*.c    the loop of each kind
+ *
+ * Leaving is always safe, at any instruction: what was not committed is undone by the repair. An orderly
+ * leave only saves that repair its work.
+ */
+#pragma once
+
+#include "daemon/config.h"
+#include "ipc/arena.h"
+#include "ipc/intent.h"
+#include "ipc/link.h"
+
+/* How a worker's process ends, for the master. */
+enum worker_exit {
+	WORKER_EXIT_STOPPED = 0, /* as ordered */
+	WORKER_EXIT_ENDED = 10,  /* no more input, ever; committed */
+	WORKER_EXIT_CANNOT = 11, /* said why; to be started again with back-off */
+};
+
+/* What a worker is given at its birth. */
+struct worker_birth {
+	const struct config *config;
+	const struct config_stage *stage;
+	struct arena *arena;
+	uint32_t slot;
+	unsigned ordinal;
+	int channel;               /* SOCK_SEQPACKET to the master: wakes us, takes tapped records */
+	pid_t master;
+	const uint32_t *edge_number; /* arena's number of each config edge */
+};
+
+/* Runs the worker; never returns. */
+_Noreturn void worker_main(const struct worker_birth *birth);
+
+/* ---- shared by worker.c, unit.c, run_*.c ---- */
+
+enum {
+	UNIT_RANGES_MAX = 128,
+};
+
+struct unit_output {
+	uint32_t edges[ARENA_EDGES_MAX]; /* ascending */
+	unsigned n_edges;
+	struct arena_handle at[ARENA_EDGES_MAX]; /* while open */
+	bool missing[ARENA_EDGES_MAX];  /* while open: the edge is full and drops */
+	bool open;
+	uint8_t *p;                     /* the first edge's buffer */
+	uint32_t used, records;
+	uint8_t *nowhere;               /* written to when all edges drop */
+};
+
+struct unit_input {
+	struct arena_handle at;
+	uint32_t from_record, from_byte, from_emitted; /* where this unit's part of it starts */
+	uint32_t record, byte;                         /* how far it got */
+	uint32_t records, bytes;                       /* of the chunk, checked */
+	bool done;
+};
+
+struct worker {
+	struct stage_host host; /* first: the host is found from it */
+	const struct config *config;
+	const struct config_stage *stage;
+	struct arena *a;
+	struct arena_worker *me;
+	struct link *link;
+	uint32_t slot;
+	int channel;
+	pid_t master;
+	uint64_t reads; /* edges */
+
+	/* what is run */
+	struct stage st;        /* producer, consumer */
+	struct chain chain;     /* transformer */
+	struct state_env *state; /* transformer with stateful steps */
+	struct codec codec;
+	struct codec tap_codec;
+	struct buf tap_buf;
+
+	/* the unit in hand */
+	struct unit_output out[STAGE_OUTPUTS_MAX];
+	unsigned n_out;
+	struct unit_output dead;
+	struct unit_input in[ARENA_INPUTS_MAX];
+	unsigned n_in;
+	uint64_t book[BOOK_COUNT]; /* what this unit adds */
+	int64_t born;              /* of its oldest record, CLOCK_MONOTONIC ns; 0: none */
+	uint32_t origin_worker;
+	uint64_t origin_commit;
+	bool ended;                /* the commit that comes is the last */
+	bool want_commit;          /* the position's patches are many: commit at the next chance */
+	struct { uint32_t off, len; } ranges[UNIT_RANGES_MAX];
+	unsigned n_ranges;
+	uint32_t range_bytes;
+	uint8_t position[ARENA_POSITION_MAX];
+	/* transformer: the record in hand */
+	uint32_t emitted;          /* emissions of it so far, those of earlier units included */
+	uint32_t emitted_before;   /* of them, done by earlier units: not to be done again */
+	uint32_t emitted_here;     /* surviving copies of it made in this unit */
+	bool in_record;            /* a record is in hand */
+	struct buf letter;
+	unsigned reopened;
+	int64_t retry_since;
+};
+
+/* CLOCK_MONOTONIC and CLOCK_REALTIME in ns. */
+int64_t worker_monotonic(void);
+int64_t worker_realtime(void);
+
+/* Notes what the worker is doing, for `status`; @why may be NULL. */
+void worker_activity(struct worker *w, enum worker_activity what, const char *why);
+/* What the master wants now. */
+enum worker_order worker_order(const struct worker *w);
+/* Sleeps: for a doorbell (@waiting says which kind), the master, @fds, or @timeout_ns. Leaves the process when
+ * the master is gone. Returns ready descriptors of @fds. @look, called after the intent to sleep is visible to
+ * those who ring, says whether there is something to do already. */
+int worker_sleep(struct worker *w, enum worker_waiting waiting, struct pollfd *fds, unsigned n_fds,
+		 int64_t timeout_ns, bool (*look)(struct worker *w, void *arg), void *arg);
+/* Gives back what is held and ends the process. */
+_Noreturn void worker_leave(struct worker *w, int status);
+/* Does what can be done at any safe point: pauses while ordered to, reopens files, leaves when ordered to stop.
+ * Nothing may be uncommitted. */
+void worker_safe_point(struct worker *w);
+/* Copies a record to whoever taps this stage. */
+void worker_tap(struct worker *w, const uint8_t *rec, size_t len);
+
+/* unit.c */
+void unit_init(struct worker *w, const uint32_t *edge_number);
+/* Opens @out for writing: waits for room. May commit what is in hand first. 0 or -errno. */
+int unit_open(struct worker *w, struct unit_output *out);
+/* Whether anything is in hand that a commit would make true. */
+bool unit_pending(const struct worker *w);
+/* Commits what is in hand. 0 or -errno. */
+int unit_commit(struct worker *w);
+/* Forgets the letters and figures gathered since the unit began (consumers, before they try again). */
+void unit_rewind(struct worker *w);
+/* Claims another input into the unit. ARENA_E_NONE: there is none, or the unit takes no more. */
+int unit_claim(struct worker *w);
+/* Adds a dead letter. @step: which step said so, may be NULL. 0 or -errno. */
+int unit_letter(struct worker *w, const char *why, const char *step, const void *input, size_t len,
+		bool is_record, const char *at, uint32_t attempts);
+/* Whether a letter for @len bytes of input fits what is open without a commit. */
+bool unit_letter_fits(struct worker *w, size_t len);
+
+/* run_*.c: never return but with -errno */
+int run_producer(struct worker *w);
+int run_transformer(struct worker *w);
+int run_consumer(struct worker *w);

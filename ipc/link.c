@@ -1,0 +1,159 @@
+/*
+ * ring, wait, drain: all that the rest of the program knows of doorbells.
+ *
+ * Waiting uses the PULL's ZMQ_FD in a plain ppoll, because zmq_poll counts in milliseconds. That descriptor is
+ * edge-triggered: it is only armed after a receive has said EAGAIN, so link_wait drains first and last.
+ */
+#include "ipc/link.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <zmq.h>
+
+#include "ipc/err.h"
+#include "ipc/log.h"
+
+struct link {
+	void *ctx;
+	void *pull;
+	int fd; /* of pull */
+	uint32_t self, workers;
+	char dir[108];
+	void **push; /* by worker; made on the first ring */
+};
+
+static int set_int(void *socket, int option, int value)
+{
+	return zmq_setsockopt(socket, option, &value, sizeof(value)) < 0 ? err_errno() : 0;
+}
+
+/* HWM 0: a doorbell must never block; at most one is under way to a sleeper, so nothing piles up. */
+static void *make_socket(struct link *l, int type)
+{
+	void *s = zmq_socket(l->ctx, type);
+	if (!s)
+		return NULL;
+	set_int(s, ZMQ_LINGER, 0);
+	set_int(s, ZMQ_SNDHWM, 0);
+	set_int(s, ZMQ_RCVHWM, 0);
+	set_int(s, ZMQ_RECONNECT_IVL, 5);
+	set_int(s, ZMQ_RECONNECT_IVL_MAX, 10);
+	return s;
+}
+
+static int endpoint(const struct link *l, uint32_t w, char *out, size_t size)
+{
+	int n = snprintf(out, size, "ipc://%s/w%u", l->dir, w);
+	return n - 6 > 107 ? -ENAMETOOLONG : 0;
+}
+
+static int bind_own(struct link *l)
+{
+	char at[160];
+	size_t len = sizeof(l->fd);
+	int r = endpoint(l, l->self, at, sizeof(at));
+	if (r < 0)
+		return r;
+	l->pull = make_socket(l, ZMQ_PULL);
+	if (!l->pull || zmq_bind(l->pull, at) < 0 ||
+	    zmq_getsockopt(l->pull, ZMQ_FD, &l->fd, &len) < 0) {
+		r = err_errno();
+		log_error("cannot bind doorbell %s: %s", at, strerror(-r));
+		return r;
+	}
+	return 0;
+}
+
+int link_open(struct link **out, const char *dir, uint32_t self, uint32_t workers)
+{
+	if (strlen(dir) >= sizeof(((struct link *)0)->dir))
+		return -ENAMETOOLONG;
+	struct link *l = calloc(1, sizeof(*l));
+	if (!l)
+		return -ENOMEM;
+	l->self = self;
+	l->workers = workers;
+	snprintf(l->dir, sizeof(l->dir), "%s", dir);
+	l->push = calloc(workers, sizeof(*l->push));
+	l->ctx = zmq_ctx_new();
+	int r = l->push && l->ctx ? bind_own(l) : -ENOMEM;
+	if (r < 0) {
+		link_close(l);
+		return r;
+	}
+	*out = l;
+	return 0;
+}
+
+struct link *link_close(struct link *l)
+{
+	if (!l)
+		return NULL;
+	for (uint32_t i = 0; l->push && i < l->workers; i++)
+		if (l->push[i])
+			zmq_close(l->push[i]);
+	if (l->pull)
+		zmq_close(l->pull);
+	if (l->ctx)
+		zmq_ctx_term(l->ctx);
+	free(l->push);
+	free(l);
+	return NULL;
+}
+
+void link_ring(struct link *l, uint32_t w, uint32_t entry, uint32_t gen)
+{
+	if (w >= l->workers)
+		return;
+	if (!l->push[w]) {
+		char at[160];
+		void *s = make_socket(l, ZMQ_PUSH);
+		if (!s || endpoint(l, w, at, sizeof(at)) < 0 || zmq_connect(s, at) < 0) {
+			if (s)
+				zmq_close(s);
+			return;
+		}
+		l->push[w] = s;
+	}
+	uint32_t hint[4] = {entry, gen, l->self, 0};
+	zmq_send(l->push[w], hint, sizeof(hint), ZMQ_DONTWAIT);
+}
+
+static bool drain(struct link *l)
+{
+	char hint[64];
+	bool any = false;
+	while (zmq_recv(l->pull, hint, sizeof(hint), ZMQ_DONTWAIT) >= 0)
+		any = true;
+	return any;
+}
+
+int link_wait(struct link *l, struct pollfd *fds, unsigned n, int64_t timeout_ns)
+{
+	struct pollfd all[LINK_FDS_MAX];
+	if (n > LINK_FDS_MAX - 1)
+		n = LINK_FDS_MAX - 1;
+	if (drain(l))
+		timeout_ns = 0;
+	if (timeout_ns > LINK_NET_NS)
+		timeout_ns = LINK_NET_NS;
+	all[0] = (struct pollfd){.fd = l->fd, .events = POLLIN};
+	if (n)
+		memcpy(all + 1, fds, n * sizeof(*fds));
+	struct timespec ts = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+	int r = ppoll(all, n + 1, &ts, NULL);
+	if (r < 0 && errno != EINTR)
+		return err_errno();
+	unsigned ready = 0;
+	for (unsigned i = 0; i < n; i++) {
+		fds[i].revents = r > 0 ? all[i + 1].revents : 0;
+		ready += fds[i].revents != 0;
+	}
+	if (r > 0 && all[0].revents)
+		drain(l);
+	return (int)ready;
+}
