@@ -1,0 +1,167 @@
+/*
+ * The master: forks the workers, watches them, repairs what they leave, and answers the control socket.
+ *
+ * One thread, one sd-event loop. It never touches libzmq, record bytes or a stage's library. The shared memory is
+ * outside input to it: every number from there is checked before use, nothing from there is asserted. It must be
+ * kept simple, for it is the one process whose crash is felt.
+ *
+ * master.c    life: start, loop, drain, stop
+ * home.c      runtime directory, lock, arena: made or attached
+ * children.c  fork, reap, repair, restart with back-off, stalls, limits
+ * flow.c      ends of stages, emptiness of edges
+ * reload.c    a new configuration under load
+ * books.c     the conservation law, audited
+ * control.c   the control socket; report.c what it answers
+ */
+#pragma once
+
+#include <sys/types.h>
+
+#include <systemd/sd-event.h>
+
+#include "daemon/config.h"
+#include "ipc/arena.h"
+#include "ipc/intent.h"
+
+enum master_state {
+	MASTER_STARTING, /* not every stage has come up */
+	MASTER_RUNNING,
+	MASTER_DRAINING, /* intake has stopped, what is in flight is being finished */
+	MASTER_STOPPING, /* workers finish the unit in hand */
+	MASTER_ENDED,    /* all stages have ended (--until-done) */
+};
+
+enum child_state {
+	CHILD_NONE,    /* no process, none wanted */
+	CHILD_RUNNING,
+	CHILD_WAITING, /* died; a timer will start it again */
+	CHILD_ENDED,   /* its stage has no more to do, ever */
+	CHILD_STOPPED, /* left as ordered */
+};
+
+enum {
+	SAMPLES = 300, /* one a second, five minutes */
+};
+
+/* What the master notes of a stage once a second. */
+struct sample {
+	uint64_t records_in, records_out;
+};
+
+/* One worker as its master sees it. Index = slot in the arena. */
+struct child {
+	enum child_state state;
+	unsigned stage;       /* index into config->stages */
+	unsigned ordinal;
+	pid_t pid;
+	int channel;          /* to the worker; -1: none */
+	sd_event_source *exit_source, *restart_timer, *channel_source;
+	uint64_t restarts;    /* since the daemon started */
+	unsigned failures;    /* in a row without a commit: the exponent of the back-off */
+	uint64_t commits_at_start; /* committed.number when it was forked */
+	int64_t started;      /* CLOCK_MONOTONIC ns */
+	bool killed_for_stall; /* by us */
+	bool killed_by_us;    /* for another reason: does not count against its chunk */
+	bool replace;         /* restart at once after an orderly leave (restart, memory_max, reload) */
+	bool paused;          /* by command */
+	uint64_t seen_progress, seen_hand; /* for the stall check ... */
+	int64_t seen_at;      /* ... monotonic ns when they last changed */
+	char last_words[ARENA_WHY_MAX]; /* why it ended last */
+	/* sampled once a second */
+	uint64_t rss, pss, rss_anon, rss_peak, vms, cpu_ns;
+};
+
+struct control;
+
+struct master {
+	struct config *config;
+	struct arena arena;
+	enum master_state state;
+	const char *why;              /* in words, for STATUS= */
+	sd_event *event;
+	struct child *children;       /* arena.workers of them */
+	uint32_t *edge_number;        /* arena's number of each config edge */
+	sd_event_source *tick;
+	int64_t started;              /* CLOCK_MONOTONIC ns */
+	int64_t started_at;           /* CLOCK_REALTIME ns */
+	int64_t stop_at;              /* monotonic ns at which a drain is over; 0: none */
+	bool until_done;
+	bool drained;                 /* by command: intake stays stopped */
+	int lock_fd;
+	int exit_status;
+	uint64_t reloads;
+	char reload_error[4096];      /* of the last reload that failed; "" else */
+	struct sample *samples;       /* [stage][SAMPLES], a ring */
+	unsigned sample_at;           /* where the next goes */
+	unsigned n_samples;
+	struct control *control;
+};
+
+/* ---- commands (control.c calls them). All return 0 or a positive/negative error with @why set to a text for
+ * people (static or inside the master; valid until the next call). ---- */
+
+/* @stage: a stage's name. */
+int master_pause(struct master *m, const char *stage, bool pause, const char **why);
+int master_drain(struct master *m, const char **why);
+int master_restart(struct master *m, const char *stage, const char **why);
+int master_scale(struct master *m, const char *stage, unsigned workers, const char **why);
+/* Reads the configuration again; @discard: name of an edge whose chunks may be dropped, or NULL. */
+int master_reload(struct master *m, const char *discard, const char **why);
+/* Asks the stage's workers for copies of the next @n records; they arrive in control_tapped(). */
+int master_tap(struct master *m, const char *stage, unsigned n, const char **why);
+/* Asks consumers to reopen their files. */
+void master_reopen(struct master *m);
+/* Begins an orderly stop, as SIGTERM does. */
+void master_stop(struct master *m);
+
+/* ---- books.c ---- */
+
+struct books {
+	uint64_t book[BOOK_COUNT];
+	uint64_t in_flight; /* records */
+	uint64_t aside;     /* records set aside, torn or corrupt: part of the balance */
+	bool balanced;
+};
+
+/* The books of the whole (@pipeline -1) or of one pipeline. Looks until nothing moved while looking.
+ * 0, or ARENA_E_NONE: it never held still (tried for about 100 ms). */
+int books_audit(const struct master *m, int pipeline, struct books *out);
+/* The same over an arena alone, without a configuration (--arena-check). */
+int books_of_arena(const struct arena *a, struct books *out);
+
+/* ---- home.c ---- */
+
+/* Makes the runtime directory, takes the lock, makes or attaches the arena, brings it in order.
+ * 0 or -errno; the reason was logged. */
+int home_open(struct master *m);
+void home_close(struct master *m);
+
+/* ---- children.c ---- */
+
+/* Gives each worker of each stage its slot; ARENA_E_NONE with a log line when there are not enough. */
+int children_assign(struct master *m);
+/* Forks the worker of slot @slot. 0 or -errno. */
+int children_spawn(struct master *m, uint32_t slot);
+/* Sets the order of a worker and wakes it. */
+void children_order(struct master *m, uint32_t slot, enum worker_order order);
+void children_kill(struct master *m, uint32_t slot, bool for_stall);
+/* Once a second: stalls, memory limits, figures from /proc. */
+void children_check(struct master *m, int64_t now);
+/* How many have a process. */
+unsigned children_running(const struct master *m);
+
+/* ---- flow.c ---- */
+
+/* Whether an edge is empty in a stable look (config edge index). */
+bool flow_edge_empty(const struct master *m, unsigned edge);
+/* Sends FLUSH to stages whose feeders have ended and whose edges are empty; true when all have ended. */
+bool flow_pass_ends_on(struct master *m);
+/* True when producers are gone and no chunk is in flight. */
+bool flow_drained(const struct master *m);
+
+/* ---- master.c ---- */
+
+/* Runs the daemon until it is stopped. Takes @config. Returns the exit status. */
+int master_run(struct config *config, bool until_done);
+int64_t master_now(void); /* CLOCK_MONOTONIC ns */
+const char *master_state_name(enum master_state s);

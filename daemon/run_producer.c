@@ -1,0 +1,111 @@
+/*
+ * The producer's loop: let the stage make records, seal and commit them when it is time.
+ *
+ * When a chunk is sealed: when it is full (unit.c does that), and by age. While the edges are under half of
+ * their quota a record waits at most `linger`; above, consumers are behind anyway, and chunks are
+ * let grow for up to FULL_NS: else a slow consumer would drown in tiny chunks.
+ */
+#include "daemon/worker.h"
+
+#include "ipc/fault.h"
+
+enum {
+	FULL_NS = 100000000,
+};
+
+static int64_t linger(const struct worker *w)
+{
+	const struct unit_output *out = &w->out[0];
+	for (unsigned i = 0; i < out->n_edges; i++) {
+		uint32_t quota = atomic_load_explicit(&w->a->h->edges[out->edges[i]].quota,
+						      memory_order_relaxed);
+		if (arena_charged(w->a, out->edges[i]) * 2 > quota + 1)
+			return w->stage->linger > FULL_NS ? w->stage->linger : FULL_NS;
+	}
+	return w->stage->linger;
+}
+
+static int commit_and_tell(struct worker *w)
+{
+	int r = unit_commit(w);
+	if (r == 0 && w->stage->ops->stored) {
+		FAULT(acknowledge);
+		r = w->stage->ops->stored(&w->st);
+	}
+	return r;
+}
+
+/* Nothing to take in: sleeps until the stage or the oldest record wants something. */
+static int idle(struct worker *w)
+{
+	int64_t now = worker_monotonic(), timeout = LINK_NET_NS;
+	if (w->born) {
+		int64_t left = w->born + linger(w) - now;
+		if (left <= 0)
+			return commit_and_tell(w);
+		timeout = left < timeout ? left : timeout;
+	} else if (w->out[0].open || w->n_ranges || w->dead.records) {
+		return commit_and_tell(w); /* never sleeps on an empty entry */
+	}
+	if (w->st.deadline && w->st.deadline - now < timeout)
+		timeout = w->st.deadline - now;
+	if (!w->born)
+		worker_activity(w, ACTIVITY_IDLE, NULL);
+	int r = worker_sleep(w, WAITING_NOT, w->st.fds, w->st.n_fds, timeout, NULL, NULL);
+	worker_activity(w, ACTIVITY_WORKING, NULL);
+	if (r >= 0 && w->stage->ops->stored && !w->born)
+		return w->stage->ops->stored(&w->st);
+	return r < 0 ? r : 0;
+}
+
+static int end(struct worker *w)
+{
+	w->ended = true;
+	int r = commit_and_tell(w);
+	if (r == 0)
+		worker_leave(w, WORKER_EXIT_ENDED);
+	return r;
+}
+
+static int tick(struct worker *w)
+{
+	if (!w->stage->ops->tick || !w->st.deadline || worker_monotonic() < w->st.deadline)
+		return 0;
+	return w->stage->ops->tick(&w->st);
+}
+
+int run_producer(struct worker *w)
+{
+	if (w->me->committed.flags & COMMITTED_ENDED)
+		worker_leave(w, WORKER_EXIT_ENDED);
+	for (;;) {
+		enum worker_order o = worker_order(w);
+		if (o != ORDER_RUN || atomic_load(&w->me->reopen) != w->reopened) {
+			int r = commit_and_tell(w);
+			if (r < 0)
+				return r;
+			worker_safe_point(w);
+		}
+		w->st.now = worker_realtime();
+		FAULT(produce);
+		int r = w->stage->ops->produce(&w->st);
+		if (r == STAGE_OK) {
+			r = tick(w);
+			if (r >= 0 && w->born && worker_monotonic() - w->born >= linger(w))
+				r = commit_and_tell(w);
+		} else if (r == STAGE_E_IDLE) {
+			r = tick(w);
+			r = r < 0 ? r : idle(w);
+		} else if (r == STAGE_E_END) {
+			r = end(w);
+		} else if (r == STAGE_E_UNREACHABLE) {
+			worker_activity(w, ACTIVITY_UNREACHABLE, w->st.why);
+			r = unit_commit(w);
+			worker_sleep(w, WAITING_NOT, w->st.fds, w->st.n_fds, LINK_NET_NS, NULL, NULL);
+		} else if (r > 0) {
+			r = stage_say(&w->st, -EPROTO, "produce() gave an answer it may not give: %d", r);
+		}
+		if (r < 0)
+			return r;
+	}
+}

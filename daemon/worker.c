@@ -1,0 +1,346 @@
+/*
+ * A worker's process: birth, sleeping, orders, leaving.
+ *
+ * The hard idea is going to sleep without missing a doorbell: the worker first says in the arena that it waits,
+ * then looks once more, then sleeps; whoever publishes first publishes, then looks who waits. With a full
+ * fence on both sides one of the two sees the other. Should it go wrong all the same, the sleep ends after
+ * LINK_NET_NS.
+ *
+ * The channel to the master is how a worker learns that the master is gone, besides PR_SET_PDEATHSIG: its
+ * other end closes.
+ */
+#include "daemon/worker.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ipc/fault.h"
+#include "stages/state.h"
+
+static int64_t clock_ns(clockid_t which)
+{
+	struct timespec ts;
+	clock_gettime(which, &ts);
+	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+int64_t worker_monotonic(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
+}
+
+int64_t worker_realtime(void)
+{
+	return clock_ns(CLOCK_REALTIME);
+}
+
+void worker_activity(struct worker *w, enum worker_activity what, const char *why)
+{
+	struct arena_worker *me = w->me;
+	if (atomic_load_explicit(&me->activity, memory_order_relaxed) == (uint32_t)what && !why)
+		return;
+	if (why)
+		snprintf(me->why, sizeof(me->why), "%s", why);
+	else if (what == ACTIVITY_WORKING)
+		me->why[0] = 0;
+	if (atomic_load_explicit(&me->activity, memory_order_relaxed) == (uint32_t)what)
+		return;
+	atomic_store_explicit(&me->since, worker_monotonic(), memory_order_relaxed);
+	atomic_store_explicit(&me->activity, what, memory_order_relaxed);
+}
+
+enum worker_order worker_order(const struct worker *w)
+{
+	return (enum worker_order)atomic_load_explicit(&w->me->order, memory_order_acquire);
+}
+
+_Noreturn void worker_leave(struct worker *w, int status)
+{
+	for (unsigned i = 0; i < w->n_in; i++) {
+		struct word v = arena_word(w->a, w->in[i].at.entry);
+		if (v.state == WORD_CLAIMED && v.owner == w->slot && v.gen == w->in[i].at.gen)
+			arena_unclaim(w->a, w->slot, w->in[i].at);
+	}
+	if (w->stage->ops && w->stage->ops->close)
+		w->stage->ops->close(&w->st);
+	if (!w->stage->ops)
+		chain_deinit(&w->chain);
+	w->state = state_env_close(w->state);
+	w->link = link_close(w->link);
+	if (status == WORKER_EXIT_ENDED)
+		worker_activity(w, ACTIVITY_ENDED, NULL);
+	_exit(status); /* what is still FILLING the master gives back */
+}
+
+/* Empties the channel; leaves when its other end is closed. */
+static void read_channel(struct worker *w)
+{
+	char msg[64];
+	ssize_t n;
+	while ((n = recv(w->channel, msg, sizeof(msg), MSG_DONTWAIT)) > 0)
+		;
+	if (n == 0 || getppid() != w->master)
+		_exit(WORKER_EXIT_STOPPED);
+}
+
+static void note_sleep(struct worker *w, enum worker_waiting kind, int64_t from, int64_t to)
+{
+	static int64_t woke;
+	struct stats_block *s = &w->me->stats;
+	if (woke)
+		stats_add(s, STAT_busy_ns, (uint64_t)(from - woke));
+	stats_add(s, kind == WAITING_ROOM ? STAT_blocked_ns : STAT_idle_ns, (uint64_t)(to - from));
+	stats_add(s, STAT_wakeups, 1);
+	woke = to;
+}
+
+int worker_sleep(struct worker *w, enum worker_waiting waiting, struct pollfd *fds, unsigned n_fds,
+		 int64_t timeout_ns, bool (*look)(struct worker *w, void *arg), void *arg)
+{
+	struct pollfd all[STAGE_FDS_MAX + 1];
+	struct arena_worker *me = w->me;
+	if (n_fds > STAGE_FDS_MAX)
+		n_fds = STAGE_FDS_MAX;
+	atomic_store(&me->waiting, waiting); /* before the look: see above */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (look && look(w, arg)) {
+		atomic_store_explicit(&me->waiting, WAITING_NOT, memory_order_relaxed);
+		return 0;
+	}
+	all[0] = (struct pollfd){.fd = w->channel, .events = POLLIN};
+	if (n_fds)
+		memcpy(all + 1, fds, n_fds * sizeof(*fds));
+	int64_t from = worker_monotonic();
+	int r = link_wait(w->link, all, n_fds + 1, timeout_ns > 0 ? timeout_ns : 0);
+	note_sleep(w, waiting, from, worker_monotonic());
+	atomic_store_explicit(&me->waiting, WAITING_NOT, memory_order_relaxed);
+	atomic_fetch_add_explicit(&me->progress, 1, memory_order_relaxed);
+	if (r > 0 && all[0].revents) {
+		read_channel(w);
+		r--;
+	}
+	for (unsigned i = 0; i < n_fds; i++)
+		fds[i].revents = all[i + 1].revents;
+	return r;
+}
+
+static void reopen(struct worker *w)
+{
+	unsigned want = atomic_load_explicit(&w->me->reopen, memory_order_relaxed);
+	if (want == w->reopened)
+		return;
+	w->reopened = want;
+	if (w->stage->ops && w->stage->ops->reopen) {
+		int r = w->stage->ops->reopen(&w->st);
+		if (r != 0)
+			log_warning("cannot reopen: %s", w->st.why);
+	}
+}
+
+void worker_safe_point(struct worker *w)
+{
+	reopen(w);
+	while (worker_order(w) == ORDER_PAUSE) {
+		worker_activity(w, ACTIVITY_PAUSED, NULL);
+		worker_sleep(w, WAITING_NOT, NULL, 0, LINK_NET_NS, NULL, NULL);
+	}
+	enum worker_order o = worker_order(w);
+	bool producer = w->stage->kind == STAGE_PRODUCER;
+	if (o == ORDER_STOP || (o == ORDER_DRAIN && producer))
+		worker_leave(w, WORKER_EXIT_STOPPED);
+}
+
+void worker_tap(struct worker *w, const uint8_t *rec, size_t len)
+{
+	w->tap_buf.len = 0;
+	if (!w->tap_codec.ops || w->tap_codec.ops->encode(&w->tap_codec, rec, len, &w->tap_buf) != 0)
+		return;
+	if (send(w->channel, w->tap_buf.p, w->tap_buf.len, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+		atomic_fetch_sub(&w->me->tap, 1);
+}
+
+/* ---- birth ---- */
+
+/* Dies with the master. Set after any change of user, which would clear it; then the master may already be
+ * gone, hence the second look. */
+static void tie_to_master(const struct worker *w)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != w->master)
+		_exit(WORKER_EXIT_STOPPED);
+}
+
+static void set_limits(const struct worker *w)
+{
+	if (!w->stage->memory_max)
+		return;
+	/* an explosion becomes a failed allocation of this process; mapped thread stacks count too */
+	rlim_t most = w->stage->memory_max * 2 + (64 << 20);
+	struct rlimit lim = {most, most};
+	setrlimit(RLIMIT_DATA, &lim);
+}
+
+static void fill_stage(struct worker *w)
+{
+	struct stage *st = &w->st;
+	const struct config_stage *s = w->stage;
+	st->ops = s->ops;
+	st->name = s->name;
+	st->config = s->config;
+	st->host = &w->host;
+	st->worker = w->me->ordinal;
+	st->workers = s->workers;
+	st->max_record = w->a->buffer_size;
+	st->position = w->position;
+	st->position_fresh = !(w->me->committed.flags & COMMITTED_POSITION);
+	memcpy(st->commit_id.epoch, w->a->h->epoch, sizeof(st->commit_id.epoch));
+	st->commit_id.worker = w->slot;
+	st->commit_id.number = atomic_load(&w->me->committed.number) + 1;
+	st->now = worker_realtime();
+	st->timeout = s->timeout;
+}
+
+static int make_stage(struct worker *w)
+{
+	const struct config_stage *s = w->stage;
+	fill_stage(w);
+	w->st.state = calloc(1, s->ops->state_size ? s->ops->state_size : 1);
+	if (!w->st.state)
+		return -ENOMEM;
+	if (!s->codec)
+		return 0;
+	int r = codec_init(&w->codec, s->codec, s->codec_config, w->a->buffer_size);
+	w->st.codec = &w->codec;
+	return r;
+}
+
+static bool stateful(const struct config_stage *s)
+{
+	for (unsigned i = 0; i < s->n_steps; i++)
+		if (s->steps[i].ops->flags & STAGE_STATEFUL)
+			return true;
+	return false;
+}
+
+static int make_chain(struct worker *w)
+{
+	const struct config_stage *s = w->stage;
+	if (stateful(s)) {
+		char path[512];
+		snprintf(path, sizeof(path), "%s/%s.%u", w->config->state_path, s->name,
+			 w->me->ordinal);
+		int r = state_env_open(&w->state, path, w->config->state_size, s->n_steps,
+				       w->config->arena_sync);
+		if (r < 0)
+			return r;
+	}
+	w->chain.kv_env = w->state;
+	return chain_init(&w->chain, s->name, s->steps, s->n_steps, &w->host, w->me->ordinal,
+			  s->workers, w->a->buffer_size);
+}
+
+/* A predecessor died between its transaction's commit and telling so: the stage knows how it ended. */
+static int settle(struct worker *w)
+{
+	if (atomic_load(&w->me->intent.state) != INTENT_PREPARED)
+		return 0;
+	struct commit_id id = {.worker = w->slot, .number = w->me->intent.number};
+	memcpy(id.epoch, w->a->h->epoch, sizeof(id.epoch));
+	int r = w->state ? state_env_committed(w->state, &id)
+		: w->stage->ops && w->stage->ops->committed ? w->stage->ops->committed(&w->st, &id)
+							    : 0;
+	if (r < 0 || r > 1)
+		return r;
+	intent_settle(w->a, w->slot, r == 1);
+	intent_repair(w->a, w->slot, NULL);
+	memcpy(w->position, w->me->position, sizeof(w->position));
+	fill_stage(w);
+	return 0;
+}
+
+static int open_what_runs(struct worker *w)
+{
+	int r = 0;
+	if (!w->stage->ops)
+		r = chain_open(&w->chain);
+	else if (w->stage->ops->open)
+		r = w->stage->ops->open(&w->st);
+	return r == 0 ? settle(w) : r;
+}
+
+/* The outside may not be there yet: tried again for ever, shown, with everything else untouched. */
+static int open_patiently(struct worker *w)
+{
+	int64_t pause = w->stage->retry.base ? w->stage->retry.base : 1000000000;
+	for (;;) {
+		int r = open_what_runs(w);
+		if (r <= 0)
+			return r;
+		log_warning("not reachable yet: %s", w->st.why);
+		worker_activity(w, ACTIVITY_UNREACHABLE, w->st.why);
+		if (w->stage->ops && w->stage->ops->close)
+			w->stage->ops->close(&w->st);
+		memset(w->st.state, 0, w->stage->ops ? w->stage->ops->state_size : 0);
+		for (int64_t end = worker_monotonic() + pause; worker_monotonic() < end;) {
+			if (worker_order(w) == ORDER_STOP)
+				worker_leave(w, WORKER_EXIT_STOPPED);
+			worker_sleep(w, WAITING_NOT, NULL, 0, LINK_NET_NS, NULL, NULL);
+		}
+		pause = pause * 2 < w->stage->retry.max ? pause * 2 : pause;
+	}
+}
+
+static int run(struct worker *w)
+{
+	int r = w->stage->ops ? make_stage(w) : make_chain(w);
+	if (r == 0)
+		r = open_patiently(w);
+	if (r < 0)
+		return r;
+	worker_activity(w, ACTIVITY_WORKING, NULL);
+	switch (w->stage->kind) {
+	case STAGE_PRODUCER:
+		return run_producer(w);
+	case STAGE_STEP:
+		return run_transformer(w);
+	default:
+		return run_consumer(w);
+	}
+}
+
+_Noreturn void worker_main(const struct worker_birth *birth)
+{
+	struct worker *w = calloc(1, sizeof(*w));
+	if (!w)
+		_exit(WORKER_EXIT_CANNOT);
+	w->config = birth->config;
+	w->stage = birth->stage;
+	w->a = birth->arena;
+	w->slot = birth->slot;
+	w->me = arena_worker(w->a, w->slot);
+	w->channel = birth->channel;
+	w->master = birth->master;
+	tie_to_master(w);
+	log_identity(w->stage->name, (int)birth->ordinal);
+	fault_role(w->stage->name);
+	set_limits(w);
+	unit_init(w, birth->edge_number);
+	const struct codec_ops *json = codec_find("json");
+	if (json)
+		codec_init(&w->tap_codec, json, NULL, w->a->buffer_size);
+	atomic_store(&w->me->reads, w->reads);
+	worker_activity(w, ACTIVITY_STARTING, NULL);
+	int r = link_open(&w->link, w->config->runtime_dir, w->slot, w->a->workers);
+	if (r == 0)
+		r = run(w);
+	const char *why = w->st.why[0] ? w->st.why : strerror(-r);
+	log_error("cannot go on: %s", why);
+	snprintf(w->me->why, sizeof(w->me->why), "%s", why);
+	worker_leave(w, WORKER_EXIT_CANNOT);
+}
