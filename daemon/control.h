@@ -17,3 +17,5 @@ void control_close(struct master *m);
 void control_tapped(struct master *m, uint32_t slot, const char *json, size_t len);
 /* After a reload: listen elsewhere if the configuration says so. */
 int control_reconfigure(struct master *m);
+/* A reload has ended: @why NULL when the new configuration runs. Answers whoever asked for it. */
+void control_reloaded(struct master *m, const char *why);

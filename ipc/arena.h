@@ -123,6 +123,12 @@ struct arena_edge {
 };
 _Static_assert(sizeof(struct arena_edge) == 256, "");
 
+enum retire_state {
+	RETIRE_NONE,
+	RETIRE_SLOT,    /* a slot's figures move to a line of the books */
+	RETIRE_DISCARD, /* a queued chunk is dropped, counted in a line of the books */
+};
+
 enum intent_state {
 	INTENT_OPEN,      /* a unit may be under work; a crash undoes it */
 	INTENT_PREPARED,  /* the stage's own transaction decides */
@@ -250,8 +256,10 @@ struct arena_header {
 	_Atomic uint64_t aside;       /* chunks set aside */
 	_Atomic uint64_t aside_records;
 	struct {
-		_Atomic uint32_t state; /* 0 or 1: retire() is committed */
-		uint32_t slot, line;
+		_Atomic uint32_t state; /* RETIRE_*: what is committed and has to be carried out */
+		uint32_t slot, line;    /* RETIRE_DISCARD: slot is the entry, gen its generation */
+		uint32_t gen;
+		uint32_t pad;
 		uint64_t book[BOOK_COUNT];
 	} retire;
 	struct arena_edge edges[ARENA_EDGES_MAX];
@@ -329,6 +337,9 @@ int arena_worker_assign(struct arena *a, const char *stage, uint32_t ordinal, ui
  * @heir: see struct arena_book. Repeatable after a crash: arena_retire_finish. */
 int arena_worker_retire(struct arena *a, uint32_t slot, const char *heir);
 void arena_retire_finish(struct arena *a);
+/* Drops a QUEUED chunk, counted as dropped by @stage. Returns the records dropped. Master only, and only when no
+ * worker reads that edge. Repeatable after a crash, as above. */
+uint64_t arena_discard(struct arena *a, uint32_t entry, const char *stage);
 
 /* ---- the life of a chunk (workers) ---- */
 

@@ -327,35 +327,76 @@ static struct arena_book *book_line(struct arena *a, const char *stage)
 	return &a->h->books[ARENA_BOOKS_MAX - 1]; /* the last line gathers the rest */
 }
 
+static struct arena_book *begin_retire(struct arena *a, const char *stage)
+{
+	struct arena_book *b = book_line(a, stage);
+	FAULT(retire_intent);
+	if (!b->stage[0])
+		put_name(b->stage, sizeof(b->stage), stage);
+	a->h->retire.line = (uint32_t)(b - a->h->books);
+	memcpy(a->h->retire.book, b->book, sizeof(b->book));
+	return b;
+}
+
 int arena_worker_retire(struct arena *a, uint32_t slot, const char *heir)
 {
 	struct arena_worker *s = arena_worker(a, slot);
-	struct arena_book *b = book_line(a, s->stage);
-	FAULT(retire_intent);
-	if (!b->stage[0])
-		put_name(b->stage, sizeof(b->stage), s->stage);
+	struct arena_book *b = begin_retire(a, s->stage);
 	put_name(b->heir, sizeof(b->heir), heir ? heir : "");
 	a->h->retire.slot = slot;
-	a->h->retire.line = (uint32_t)(b - a->h->books);
 	for (unsigned i = 0; i < BOOK_COUNT; i++)
-		a->h->retire.book[i] = b->book[i] + s->committed.book[i];
-	atomic_store_explicit(&a->h->retire.state, 1, memory_order_release);
+		a->h->retire.book[i] += s->committed.book[i];
+	atomic_store_explicit(&a->h->retire.state, RETIRE_SLOT, memory_order_release);
 	arena_retire_finish(a);
 	return 0;
 }
 
+uint64_t arena_discard(struct arena *a, uint32_t entry, const char *stage)
+{
+	const struct arena_facts *f = &a->facts[entry];
+	uint64_t n = f->records >= f->reached_record ? f->records - f->reached_record : 0;
+	begin_retire(a, stage);
+	a->h->retire.slot = entry;
+	a->h->retire.gen = arena_word(a, entry).gen;
+	a->h->retire.book[BOOK_dropped] += n;
+	atomic_store_explicit(&a->h->retire.state, RETIRE_DISCARD, memory_order_release);
+	arena_retire_finish(a);
+	return n;
+}
+
+static void free_slot(struct arena *a, uint32_t slot)
+{
+	if (slot >= a->workers)
+		return;
+	struct arena_worker *s = arena_worker(a, slot);
+	memset(s->committed.book, 0, sizeof(s->committed.book));
+	s->stage[0] = 0;
+}
+
+static void free_entry(struct arena *a, uint32_t entry, uint32_t gen)
+{
+	if (entry >= a->entries)
+		return;
+	struct word v = arena_word(a, entry);
+	if (v.state != WORD_QUEUED || v.gen != gen)
+		return;
+	v.state = WORD_FREE;
+	v.attempts = 0;
+	atomic_store_explicit(&a->words[entry], word_pack(v), memory_order_release);
+}
+
 void arena_retire_finish(struct arena *a)
 {
-	if (atomic_load_explicit(&a->h->retire.state, memory_order_acquire) != 1)
+	uint32_t state = atomic_load_explicit(&a->h->retire.state, memory_order_acquire);
+	uint32_t line = a->h->retire.line;
+	if ((state != RETIRE_SLOT && state != RETIRE_DISCARD) || line >= ARENA_BOOKS_MAX)
 		return;
-	uint32_t slot = a->h->retire.slot, line = a->h->retire.line;
-	if (slot < a->workers && line < ARENA_BOOKS_MAX) {
-		FAULT(retire_book);
-		memcpy(a->h->books[line].book, a->h->retire.book, sizeof(a->h->retire.book));
-		FAULT(retire_clear);
-		struct arena_worker *s = arena_worker(a, slot);
-		memset(s->committed.book, 0, sizeof(s->committed.book));
-		s->stage[0] = 0;
-	}
-	atomic_store_explicit(&a->h->retire.state, 0, memory_order_release);
+	FAULT(retire_book);
+	memcpy(a->h->books[line].book, a->h->retire.book, sizeof(a->h->retire.book));
+	FAULT(retire_clear);
+	if (state == RETIRE_SLOT)
+		free_slot(a, a->h->retire.slot);
+	else
+		free_entry(a, a->h->retire.slot, a->h->retire.gen);
+	atomic_store_explicit(&a->h->retire.state, RETIRE_NONE, memory_order_release);
 }

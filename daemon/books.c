@@ -1,0 +1,129 @@
+/*
+ * The conservation law, looked at while everything moves:
+ * received + made + replayed = delivered + filtered + absorbed + dead + dropped + in flight (+ set aside).
+ *
+ * A look adds up figures and scans words; a commit in between would be seen half. So it is repeated until no
+ * commit number changed and no intent was COMMITTED from before to after: then it was a snapshot. Chunks on the
+ * dead-letter edge are not in flight: they were counted as dead when they were put there.
+ */
+#include "daemon/master.h"
+
+#include <string.h>
+#include <time.h>
+
+static const char *pipeline_anchor(const struct master *m, const struct arena_book *line)
+{
+	char name[ARENA_NAME_MAX];
+	memcpy(name, line->stage, sizeof(name) - 1);
+	name[sizeof(name) - 1] = 0;
+	const struct config_stage *s = config_stage(m->config, name);
+	return s ? s->name : line->heir;
+}
+
+static bool in_pipeline(const struct master *m, const char *stage, int pipeline)
+{
+	char name[ARENA_NAME_MAX];
+	if (pipeline < 0)
+		return true;
+	memcpy(name, stage, sizeof(name) - 1);
+	name[sizeof(name) - 1] = 0;
+	const struct config_stage *s = config_stage(m->config, name);
+	return s && !s->builtin && (int)s->pipeline == pipeline;
+}
+
+static int edge_pipeline(const struct master *m, uint32_t number)
+{
+	for (unsigned i = 0; i < m->config->n_edges; i++)
+		if (m->edge_number[i] == number)
+			return (int)m->config->stages[m->config->edges[i].to].pipeline;
+	return -1;
+}
+
+/* The sum of all commit numbers; *@still false when one is being carried out. */
+static uint64_t commit_sum(const struct arena *a, bool *still)
+{
+	uint64_t sum = 0;
+	for (uint32_t w = 0; w < a->workers; w++) {
+		const struct arena_worker *s = arena_worker(a, w);
+		if (atomic_load_explicit(&s->intent.state, memory_order_acquire) == INTENT_COMMITTED)
+			*still = false;
+		sum += atomic_load_explicit(&s->committed.number, memory_order_acquire);
+	}
+	return sum;
+}
+
+static void add_figures(const struct master *m, const struct arena *a, int pipeline, struct books *b)
+{
+	for (uint32_t w = 0; w < a->workers; w++) {
+		const struct arena_worker *s = arena_worker(a, w);
+		if (!s->stage[0] || (m && !in_pipeline(m, s->stage, pipeline)))
+			continue;
+		for (unsigned i = 0; i < BOOK_COUNT; i++)
+			b->book[i] += s->committed.book[i];
+	}
+	for (unsigned k = 0; k < ARENA_BOOKS_MAX; k++) {
+		const struct arena_book *line = &a->h->books[k];
+		if (!line->stage[0] || (m && !in_pipeline(m, pipeline_anchor(m, line), pipeline)))
+			continue;
+		for (unsigned i = 0; i < BOOK_COUNT; i++)
+			b->book[i] += line->book[i];
+	}
+}
+
+static void add_flight(const struct master *m, const struct arena *a, int pipeline, struct books *b)
+{
+	for (uint32_t i = 0; i < a->entries; i++) {
+		struct word v = arena_word(a, i);
+		const struct arena_facts *f = &a->facts[i];
+		if (v.state == WORD_FREE || v.state == WORD_FILLING || v.edge == a->h->dead_edge)
+			continue;
+		if (m && pipeline >= 0 && edge_pipeline(m, v.edge) != pipeline)
+			continue;
+		uint32_t left = f->records >= f->reached_record ? f->records - f->reached_record : 0;
+		if (v.state == WORD_ASIDE)
+			b->aside += left;
+		else
+			b->in_flight += left;
+	}
+}
+
+static bool balanced(const struct books *b)
+{
+	const uint64_t *v = b->book;
+	return v[BOOK_received] + v[BOOK_made] + v[BOOK_replayed] ==
+	       v[BOOK_delivered] + v[BOOK_filtered] + v[BOOK_absorbed] + v[BOOK_dead] + v[BOOK_dropped] +
+		       b->in_flight + b->aside;
+}
+
+static int look(const struct master *m, const struct arena *a, int pipeline, struct books *out)
+{
+	struct timespec pause = {0, 100000};
+	for (unsigned tries = 0; tries < 1000; tries++) {
+		struct books b = {0};
+		bool still = true;
+		uint64_t before = commit_sum(a, &still);
+		if (still) {
+			add_figures(m, a, pipeline, &b);
+			add_flight(m, a, pipeline, &b);
+			atomic_thread_fence(memory_order_seq_cst);
+			if (commit_sum(a, &still) == before && still) {
+				b.balanced = balanced(&b);
+				*out = b;
+				return 0;
+			}
+		}
+		if (tries > 100)
+			nanosleep(&pause, NULL);
+	}
+	return ARENA_E_NONE;
+}
+
+int books_audit(const struct master *m, int pipeline, struct books *out)
+{
+	return look(m, &m->arena, pipeline, out);
+}
+
+int books_of_arena(const struct arena *a, struct books *out)
+{
+	return look(NULL, a, -1, out);
+}

@@ -1,0 +1,175 @@
+/*
+ * The carry file: a header, then one block a worker slot and one a line of the books, each with its CRC32C, all
+ * in the byte order of the machine. Written beside and renamed, so that it is whole or not there.
+ */
+#include "daemon/carry.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "ipc/crc32c.h"
+#include "ipc/err.h"
+#include "ipc/fault.h"
+#include "ipc/log.h"
+
+enum {
+	CARRY_VERSION = 1,
+};
+
+struct carry_head {
+	char magic[8];
+	uint32_t version, books;
+};
+
+struct carry_block {
+	char stage[ARENA_NAME_MAX];
+	uint32_t ordinal, kind;
+	uint32_t is_book;      /* a line of the books: no position */
+	uint32_t position_len; /* trailing zeros are left out */
+	uint64_t flags;
+	uint64_t book[BOOK_COUNT];
+	uint32_t crc;          /* of this struct with crc 0, then of the position */
+	uint32_t pad;
+};
+
+static const char magic[8] = "SLCARRY";
+
+static void path_of(const struct master *m, const char *suffix, char *out, size_t size)
+{
+	snprintf(out, size, "%s/carry%s", m->config->state_path, suffix);
+}
+
+static uint32_t block_crc(const struct carry_block *b, const uint8_t *position)
+{
+	struct carry_block copy = *b;
+	copy.crc = 0;
+	return crc32c(crc32c(0, &copy, sizeof(copy)), position, b->position_len);
+}
+
+static int put(FILE *f, struct carry_block *b, const uint8_t *position)
+{
+	b->crc = block_crc(b, position);
+	if (fwrite(b, sizeof(*b), 1, f) != 1 ||
+	    (b->position_len && fwrite(position, b->position_len, 1, f) != 1))
+		return err_errno();
+	return 0;
+}
+
+static int put_worker(FILE *f, const struct arena_worker *s)
+{
+	struct carry_block b = {.ordinal = s->ordinal, .kind = s->kind};
+	uint32_t len = ARENA_POSITION_MAX;
+	memcpy(b.stage, s->stage, sizeof(b.stage) - 1);
+	b.flags = s->committed.flags;
+	memcpy(b.book, s->committed.book, sizeof(b.book));
+	while (len && !s->position[len - 1])
+		len--;
+	b.position_len = len;
+	return put(f, &b, s->position);
+}
+
+static int put_all(FILE *f, const struct arena *a)
+{
+	struct carry_head head = {.version = CARRY_VERSION, .books = BOOK_COUNT};
+	memcpy(head.magic, magic, sizeof(magic));
+	int r = fwrite(&head, sizeof(head), 1, f) == 1 ? 0 : err_errno();
+	for (uint32_t w = 0; r == 0 && w < a->workers; w++)
+		if (arena_worker(a, w)->stage[0])
+			r = put_worker(f, arena_worker(a, w));
+	for (unsigned i = 0; r == 0 && i < ARENA_BOOKS_MAX; i++) {
+		const struct arena_book *line = &a->h->books[i];
+		struct carry_block b = {.is_book = 1};
+		if (!line->stage[0])
+			continue;
+		memcpy(b.stage, line->stage, sizeof(b.stage) - 1);
+		memcpy(b.book, line->book, sizeof(b.book));
+		r = put(f, &b, NULL);
+	}
+	return r;
+}
+
+int carry_save(struct master *m)
+{
+	char path[4096], fresh[4096];
+	path_of(m, "", path, sizeof(path));
+	path_of(m, ".new", fresh, sizeof(fresh));
+	mkdir(m->config->state_path, 0700);
+	FAULT(save);
+	FILE *f = fopen(fresh, "we");
+	int r = f ? put_all(f, &m->arena) : err_errno();
+	if (f) {
+		if (r == 0 && (fflush(f) != 0 || fsync(fileno(f)) < 0))
+			r = err_errno();
+		if (fclose(f) != 0 && r == 0)
+			r = err_errno();
+	}
+	if (r == 0 && rename(fresh, path) < 0)
+		r = err_errno();
+	if (r < 0)
+		log_error("cannot save positions and books in %s: %s", path, strerror(-r));
+	return r;
+}
+
+static bool load_block(struct master *m, FILE *f, bool *end)
+{
+	struct carry_block b;
+	uint8_t *position = NULL;
+	bool ok = false;
+	if (fread(&b, sizeof(b), 1, f) != 1) {
+		*end = feof(f);
+		return *end;
+	}
+	b.stage[sizeof(b.stage) - 1] = 0;
+	position = calloc(1, ARENA_POSITION_MAX);
+	if (!position || b.position_len > ARENA_POSITION_MAX ||
+	    (b.position_len && fread(position, b.position_len, 1, f) != 1) ||
+	    block_crc(&b, position) != b.crc)
+		goto out;
+	uint32_t slot;
+	if (b.is_book) {
+		for (unsigned i = 0; i < ARENA_BOOKS_MAX; i++) {
+			struct arena_book *line = &m->arena.h->books[i];
+			if (line->stage[0])
+				continue;
+			memcpy(line->stage, b.stage, sizeof(line->stage));
+			memcpy(line->book, b.book, sizeof(line->book));
+			break;
+		}
+	} else if (arena_worker_assign(&m->arena, b.stage, b.ordinal, &slot) == 0) {
+		struct arena_worker *s = arena_worker(&m->arena, slot);
+		s->kind = b.kind;
+		s->committed.flags = b.flags;
+		memcpy(s->committed.book, b.book, sizeof(b.book));
+		memcpy(s->position, position, ARENA_POSITION_MAX);
+	}
+	ok = true;
+out:
+	free(position);
+	return ok;
+}
+
+int carry_load(struct master *m)
+{
+	char path[4096], bad[4096];
+	struct carry_head head;
+	path_of(m, "", path, sizeof(path));
+	path_of(m, ".bad", bad, sizeof(bad));
+	FILE *f = fopen(path, "re");
+	if (!f)
+		return errno == ENOENT ? 0 : err_errno();
+	bool end = false;
+	bool ok = fread(&head, sizeof(head), 1, f) == 1 &&
+		  memcmp(head.magic, magic, sizeof(magic)) == 0 && head.version == CARRY_VERSION &&
+		  head.books == BOOK_COUNT;
+	while (ok && !end)
+		ok = load_block(m, f, &end);
+	fclose(f);
+	if (!ok) {
+		log_error("%s is damaged or of another version: kept as %s; positions start anew", path, bad);
+		return rename(path, bad) < 0 ? err_errno() : 0;
+	}
+	return unlink(path) < 0 ? err_errno() : 0;
+}

@@ -1,0 +1,85 @@
+/*
+ * How the end travels: a stage may flush when all its feeders have ended and its edges are empty.
+ *
+ * "Empty" must hold still: a scan is no snapshot. A chunk only comes onto an edge from a feeder; when all feeders'
+ * processes have ended (reaped and repaired) no new one can come, so one clean scan after that is proof.
+ * The same holds for a drain: producers gone, then edges empty from the front to the back.
+ */
+#include "daemon/master.h"
+
+bool flow_edge_empty(const struct master *m, unsigned edge)
+{
+	return arena_charged(&m->arena, m->edge_number[edge]) == 0;
+}
+
+/* All of a stage's workers have come to their end. */
+static bool stage_ended(const struct master *m, unsigned stage)
+{
+	bool any = false;
+	for (uint32_t w = 0; w < m->arena.workers; w++) {
+		const struct child *c = &m->children[w];
+		if (!c->wanted || c->stage != stage)
+			continue;
+		any = true;
+		if (c->state != CHILD_ENDED)
+			return false;
+	}
+	return any;
+}
+
+static bool feeders_ended(const struct master *m, unsigned stage)
+{
+	const struct config *cfg = m->config;
+	for (unsigned i = 0; i < cfg->n_edges; i++) {
+		const struct config_edge *e = &cfg->edges[i];
+		if (e->to != stage)
+			continue;
+		if (e->from != UINT32_MAX && !stage_ended(m, e->from))
+			return false;
+		for (unsigned s = 0; e->from == UINT32_MAX && s < cfg->n_stages; s++)
+			if (s != stage && !stage_ended(m, s))
+				return false;
+		if (!flow_edge_empty(m, i))
+			return false;
+	}
+	return true;
+}
+
+bool flow_pass_ends_on(struct master *m)
+{
+	bool all = true;
+	for (unsigned s = 0; s < m->config->n_stages; s++) {
+		if (stage_ended(m, s))
+			continue;
+		all = false;
+		const struct config_stage *st = &m->config->stages[s];
+		/* the dead-letter writer stays as long as the daemon does: a replay may need it */
+		if (st->kind == STAGE_PRODUCER || (st->builtin && !m->until_done) || !feeders_ended(m, s))
+			continue;
+		for (uint32_t w = 0; w < m->arena.workers; w++) {
+			struct child *c = &m->children[w];
+			if (c->wanted && c->stage == s && c->state == CHILD_RUNNING && !c->paused &&
+			    atomic_load(&arena_worker(&m->arena, w)->order) != ORDER_FLUSH)
+				children_order(m, w, ORDER_FLUSH);
+		}
+	}
+	return all;
+}
+
+bool flow_drained(const struct master *m)
+{
+	for (uint32_t w = 0; w < m->arena.workers; w++) {
+		const struct child *c = &m->children[w];
+		if (c->wanted && m->config->stages[c->stage].kind == STAGE_PRODUCER &&
+		    (c->state == CHILD_RUNNING || c->state == CHILD_WAITING))
+			return false;
+	}
+	/* from the front to the back: a chunk can only be ahead of the look, never behind it */
+	for (unsigned i = 0; i < m->config->n_edges; i++)
+		if (!flow_edge_empty(m, i))
+			return false;
+	for (unsigned i = 0; i < m->config->n_edges; i++)
+		if (!flow_edge_empty(m, i))
+			return false;
+	return true;
+}

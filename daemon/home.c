@@ -1,0 +1,334 @@
+/*
+ * Where the daemon lives: its runtime directory, its lock, its arena.
+ *
+ * The lock is an flock on a file of its own, held by an open file that every worker inherits: it is free only
+ * when the last process of the old daemon is gone, which is what makes repairing its intents sound. It is never
+ * sent to systemd's fd store (a stored descriptor would keep it).
+ *
+ * An arena comes from, in this order: the fd store (a memfd of the daemon before us), the file `arena.path`, a
+ * new memfd. Whatever was found is repaired before any worker starts.
+ */
+#include "daemon/master.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <systemd/sd-daemon.h>
+
+#include "daemon/carry.h"
+#include "ipc/err.h"
+#include "ipc/log.h"
+
+static int make_runtime_dir(const char *path)
+{
+	struct stat st;
+	if (strlen(path) > 90) {
+		log_error("runtime_dir %s is too long: unix sockets in it would pass 107 characters", path);
+		return -ENAMETOOLONG;
+	}
+	if (mkdir(path, 0700) < 0 && errno != EEXIST) {
+		int r = err_errno();
+		log_error("cannot make runtime directory %s: %s", path, strerror(-r));
+		return r;
+	}
+	if (lstat(path, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid()) {
+		log_error("runtime directory %s is not ours: remove it or set daemon.runtime_dir", path);
+		return -EPERM;
+	}
+	return 0;
+}
+
+static int take_lock(struct master *m, const char *path)
+{
+	struct timespec pause = {0, 20000000};
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0) {
+		int r = err_errno();
+		log_error("cannot open lock %s: %s", path, strerror(-r));
+		return r;
+	}
+	/* workers of a daemon that was just killed need a moment to follow it */
+	for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
+		if (tries == 150) {
+			char pid[32] = "?";
+			ssize_t n = pread(fd, pid, sizeof(pid) - 1, 0);
+			pid[n > 0 ? n : 0] = 0;
+			pid[strcspn(pid, "\n")] = 0;
+			log_error("another sluiced runs here: pid %s holds %s", pid, path);
+			close(fd);
+			return -EBUSY;
+		}
+		nanosleep(&pause, NULL);
+	}
+	(void)!ftruncate(fd, 0);
+	(void)!dprintf(fd, "%d\n", (int)getpid());
+	m->lock_fd = fd;
+	return 0;
+}
+
+static int lock(struct master *m)
+{
+	char path[4096];
+	if (m->config->arena_path)
+		snprintf(path, sizeof(path), "%s.lock", m->config->arena_path);
+	else
+		snprintf(path, sizeof(path), "%s/lock", m->config->runtime_dir);
+	return take_lock(m, path);
+}
+
+static void wanted(const struct config *cfg, struct arena_geometry *g)
+{
+	*g = (struct arena_geometry){.entries = (uint32_t)(cfg->arena_size / cfg->arena_buffer),
+				     .workers = (uint32_t)cfg->max_workers,
+				     .buffer_size = cfg->arena_buffer,
+				     .checked = cfg->arena_path != NULL};
+}
+
+static uint64_t chunks_in(const struct arena *a)
+{
+	return a->entries - arena_free(a);
+}
+
+static int make_new(struct master *m, int fd, const struct arena_geometry *g, const char *where)
+{
+	int r = arena_create(&m->arena, fd, g);
+	if (r < 0) {
+		log_error("cannot make an arena of %llu bytes in %s: %s",
+			  (unsigned long long)arena_bytes(g), where, strerror(-r));
+		return r;
+	}
+	return carry_load(m);
+}
+
+static const char *attach_problem(int r)
+{
+	switch (r) {
+	case ARENA_E_LAYOUT:
+		return "was made by another version of sluiced; start that version, run `sluicectl drain`, stop it";
+	case ARENA_E_CORRUPT:
+		return "is no arena, or its header is damaged; see `sluiced --arena-check`";
+	default:
+		return strerror(-r);
+	}
+}
+
+static bool same_geometry(const struct arena *a, const struct arena_geometry *g)
+{
+	return a->entries == g->entries && a->workers == g->workers && a->buffer_size == g->buffer_size;
+}
+
+static void repair_all(struct master *m)
+{
+	arena_retire_finish(&m->arena);
+	for (uint32_t w = 0; w < m->arena.workers; w++) {
+		intent_repair(&m->arena, w, NULL);
+		struct arena_worker *s = arena_worker(&m->arena, w);
+		atomic_store(&s->pid, 0);
+		atomic_store(&s->order, ORDER_RUN);
+	}
+}
+
+/* Takes over an arena that exists. A changed geometry is fine when nothing is in flight. */
+static int take_over(struct master *m, int fd, const struct arena_geometry *g, const char *where)
+{
+	int r = arena_attach(&m->arena, fd);
+	if (r != 0) {
+		log_error("the arena in %s %s", where, attach_problem(r));
+		return r < 0 ? r : -EINVAL;
+	}
+	repair_all(m);
+	uint64_t chunks = chunks_in(&m->arena);
+	if (same_geometry(&m->arena, g)) {
+		if (chunks)
+			log_notice("recovered %llu chunks in flight from %s", (unsigned long long)chunks, where);
+		return 0;
+	}
+	if (chunks) {
+		log_error("the arena in %s has another geometry (%u buffers of %llu bytes, %u workers) and %llu "
+			  "chunks in flight: start with the old settings and run `sluicectl drain`, or save them "
+			  "with `sluiced --arena-export`",
+			  where, m->arena.entries, (unsigned long long)m->arena.buffer_size,
+			  m->arena.workers, (unsigned long long)chunks);
+		return -EINVAL;
+	}
+	r = carry_save(m);
+	arena_detach(&m->arena);
+	return r < 0 ? r : make_new(m, fd, g, where);
+}
+
+/* The memfd that the daemon before us left with systemd, or -1. */
+static int stored_fd(void)
+{
+	char **names = NULL;
+	int n = sd_listen_fds_with_names(0, &names), fd = -1;
+	for (int i = 0; i < n; i++) {
+		if (strcmp(names[i], "arena") == 0)
+			fd = SD_LISTEN_FDS_START + i;
+		free(names[i]);
+	}
+	free(names);
+	if (fd >= 0)
+		fcntl(fd, F_SETFD, FD_CLOEXEC);
+	return fd;
+}
+
+static int open_file_arena(struct master *m, const struct arena_geometry *g)
+{
+	const char *path = m->config->arena_path;
+	struct stat st;
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		int r = err_errno();
+		log_error("cannot open arena.path %s: %s", path, strerror(-r));
+		return r;
+	}
+	return st.st_size ? take_over(m, fd, g, path) : make_new(m, fd, g, path);
+}
+
+static int open_memfd_arena(struct master *m, const struct arena_geometry *g)
+{
+	int fd = stored_fd();
+	if (fd >= 0)
+		return take_over(m, fd, g, "systemd's fd store");
+	fd = memfd_create("sluice-arena", MFD_CLOEXEC);
+	if (fd < 0)
+		return err_errno();
+	int r = make_new(m, fd, g, "memory");
+	if (r == 0)
+		m->stored = sd_pid_notify_with_fds(0, 0, "FDSTORE=1\nFDNAME=arena", &fd, 1) > 0 &&
+			    getenv("FDSTORE");
+	return r;
+}
+
+/* What is in the arena must have a place in the configuration. */
+static int refuse_strays(struct master *m)
+{
+	uint64_t used = atomic_load(&m->arena.h->edges_used);
+	for (uint32_t e = 0; e < ARENA_EDGES_MAX; e++) {
+		bool known = false;
+		for (unsigned i = 0; i < m->config->n_edges; i++)
+			known |= m->edge_number[i] == e;
+		if (known || !(used >> e & 1))
+			continue;
+		uint32_t chunks = arena_charged(&m->arena, e);
+		if (chunks) {
+			log_error("the arena holds %u chunks of edge %.*s -> %.*s, which the configuration no longer "
+				  "has: put it back and run `sluicectl drain`, or save them with --arena-export",
+				  chunks, ARENA_OUTPUT_MAX, m->arena.h->edges[e].from, ARENA_NAME_MAX,
+				  m->arena.h->edges[e].to);
+			return -EINVAL;
+		}
+		arena_edge_remove(&m->arena, e);
+	}
+	return 0;
+}
+
+void home_edge_names(const struct config *cfg, unsigned edge, char *from, size_t size, const char **to)
+{
+	const struct config_edge *e = &cfg->edges[edge];
+	*to = cfg->stages[e->to].name;
+	if (e->from == UINT32_MAX)
+		snprintf(from, size, "*");
+	else if (e->output)
+		snprintf(from, size, "%s.%s", cfg->stages[e->from].name,
+			 cfg->stages[e->from].outputs[e->output]);
+	else
+		snprintf(from, size, "%s", cfg->stages[e->from].name);
+}
+
+int home_assign_edges(struct master *m)
+{
+	const struct config *cfg = m->config;
+	uint32_t *numbers = calloc(cfg->n_edges + 1, sizeof(*numbers));
+	if (!numbers)
+		return -ENOMEM;
+	for (unsigned i = 0; i < cfg->n_edges; i++) {
+		char from[ARENA_OUTPUT_MAX];
+		const char *to;
+		home_edge_names(cfg, i, from, sizeof(from), &to);
+		if (arena_edge_assign(&m->arena, from, to, &numbers[i]) != 0) {
+			log_error("more than %d edges, or an arena with too few buffers for them", ARENA_EDGES_MAX);
+			free(numbers);
+			return -ENOSPC;
+		}
+		struct arena_edge *e = &m->arena.h->edges[numbers[i]];
+		uint64_t quota = cfg->edges[i].quota ? cfg->edges[i].quota : 1;
+		atomic_store(&e->quota, quota < UINT32_MAX ? (uint32_t)quota : UINT32_MAX);
+		atomic_store(&e->drop, cfg->edges[i].full == EDGE_DROP);
+	}
+	free(m->edge_number);
+	m->edge_number = numbers;
+	m->arena.h->dead_edge = numbers[cfg->dead_edge];
+	return 0;
+}
+
+/* A run that came to its end starts afresh: its producers read again, its stages live again. */
+static void forget_completed(struct master *m)
+{
+	struct arena *a = &m->arena;
+	bool whole = true, any = false;
+	for (uint32_t w = 0; w < a->workers; w++) {
+		const struct arena_worker *s = arena_worker(a, w);
+		const struct config_stage *st = s->stage[0] ? config_stage(m->config, s->stage) : NULL;
+		if (!st || st->builtin)
+			continue;
+		any = true;
+		whole &= (s->committed.flags & COMMITTED_ENDED) != 0;
+	}
+	if (!any || !whole || chunks_in(a))
+		return;
+	for (uint32_t w = 0; w < a->workers; w++) {
+		struct arena_worker *s = arena_worker(a, w);
+		s->committed.flags &= ~(uint64_t)COMMITTED_ENDED;
+		if (s->kind == STAGE_PRODUCER) {
+			s->committed.flags &= ~(uint64_t)COMMITTED_POSITION;
+			memset(s->position, 0, sizeof(s->position));
+		}
+	}
+}
+
+int home_open(struct master *m)
+{
+	struct arena_geometry g;
+	m->lock_fd = -1;
+	int r = make_runtime_dir(m->config->runtime_dir);
+	if (r == 0)
+		r = lock(m);
+	if (r < 0)
+		return r;
+	wanted(m->config, &g);
+	r = m->config->arena_path ? open_file_arena(m, &g) : open_memfd_arena(m, &g);
+	if (r == 0)
+		r = home_assign_edges(m);
+	if (r == 0)
+		r = refuse_strays(m);
+	if (r == 0)
+		forget_completed(m);
+	return r;
+}
+
+bool home_persistent(const struct master *m)
+{
+	return m->config->arena_path || m->stored;
+}
+
+void home_close(struct master *m)
+{
+	if (m->arena.h && m->clean && !home_persistent(m))
+		carry_save(m);
+	int fd = m->arena.fd;
+	arena_detach(&m->arena);
+	if (fd >= 0)
+		close(fd);
+	if (m->lock_fd >= 0)
+		close(m->lock_fd);
+	m->lock_fd = -1;
+	free(m->edge_number);
+	m->edge_number = NULL;
+}

@@ -1,0 +1,326 @@
+/*
+ * A new configuration under load: checked first, then only changed stages are replaced.
+ *
+ * A stage is unchanged when its own text is the same and it has the same edges; its workers never notice. The others
+ * are AFFECTED. An affected stage may be stopped as soon as no chunk can be left behind that nobody would read:
+ * when each of its input edges that the new configuration does not have is empty, and its writers are
+ * stopped. Stages without such an edge stop at once, so this walks down the graph and ends. When the
+ * last one has left, the configuration is swapped and the new workers are forked; edges that stay keep their
+ * numbers and their chunks.
+ *
+ * If that takes longer than `stop_timeout` (a removed reader whose output is dead), the stopped stages are started
+ * again as they were and the reload is refused, naming the edge.
+ */
+#include "daemon/master.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include <systemd/sd-daemon.h>
+
+#include "daemon/control.h"
+#include "daemon/worker.h"
+#include "ipc/log.h"
+
+struct reload {
+	struct config *next;
+	char discard[ARENA_OUTPUT_MAX + ARENA_NAME_MAX];
+	bool *affected; /* by old stage */
+	int64_t until;  /* monotonic ns */
+};
+
+static int find_edge(const struct config *cfg, const char *from, const char *to)
+{
+	for (unsigned i = 0; i < cfg->n_edges; i++) {
+		char f[ARENA_OUTPUT_MAX];
+		const char *t;
+		home_edge_names(cfg, i, f, sizeof(f), &t);
+		if (strcmp(f, from) == 0 && strcmp(t, to) == 0)
+			return (int)i;
+	}
+	return -1;
+}
+
+/* The edge of @other with the same name as edge @i of @cfg, or -1. */
+static int same_edge(const struct config *cfg, unsigned i, const struct config *other)
+{
+	char from[ARENA_OUTPUT_MAX];
+	const char *to;
+	home_edge_names(cfg, i, from, sizeof(from), &to);
+	return find_edge(other, from, to);
+}
+
+/* True when every edge of stage @s in @cfg is in @other too. */
+static bool edges_in(const struct config *cfg, unsigned s, const struct config *other)
+{
+	for (unsigned i = 0; i < cfg->n_edges; i++)
+		if ((cfg->edges[i].from == s || cfg->edges[i].to == s) && same_edge(cfg, i, other) < 0)
+			return false;
+	return true;
+}
+
+static bool changed(const struct config *old, unsigned s, const struct config *next)
+{
+	const struct config_stage *n = config_stage(next, old->stages[s].name);
+	if (!n || n->hash != old->stages[s].hash || n->kind != old->stages[s].kind)
+		return true;
+	return !edges_in(old, s, next) || !edges_in(next, (unsigned)(n - next->stages), old);
+}
+
+static bool differs(const char *a, const char *b)
+{
+	return a != b && (!a || !b || strcmp(a, b) != 0);
+}
+
+static const char *needs_restart(const struct config *a, const struct config *b)
+{
+	if (a->arena_size != b->arena_size || a->arena_buffer != b->arena_buffer ||
+	    differs(a->arena_path, b->arena_path) || a->arena_sync != b->arena_sync ||
+	    a->max_workers != b->max_workers)
+		return "the arena section has changed: that needs a restart";
+	if (differs(a->state_path, b->state_path) || a->state_size != b->state_size)
+		return "the state section has changed: that needs a restart";
+	if (differs(a->runtime_dir, b->runtime_dir) || differs(a->control_socket, b->control_socket))
+		return "runtime_dir or control.socket has changed: that needs a restart";
+	return NULL;
+}
+
+static int refuse(struct master *m, const char *text, size_t len, const char **why)
+{
+	snprintf(m->reload_error, sizeof(m->reload_error), "%.*s", (int)len, text);
+	*why = m->reload_error;
+	return 1;
+}
+
+static struct reload *reload_free(struct reload *r)
+{
+	if (r) {
+		config_free(r->next);
+		free(r->affected);
+		free(r);
+	}
+	return NULL;
+}
+
+int master_reload(struct master *m, const char *discard, const char **why)
+{
+	struct complaints c = {0};
+	if (m->state >= MASTER_DRAINING)
+		return refuse(m, "the daemon is stopping", 22, why);
+	if (m->reload)
+		return refuse(m, "another reload is under way", 27, why);
+	struct reload *r = calloc(1, sizeof(*r));
+	if (!r)
+		return refuse(m, "no memory", 9, why);
+	r->next = config_load(m->config->path, &c);
+	const char *restart = r->next ? needs_restart(m->config, r->next) : NULL;
+	if (!r->next || restart) {
+		int answer = restart ? refuse(m, restart, strlen(restart), why)
+				     : refuse(m, (char *)c.text.p, c.text.len, why);
+		buf_deinit(&c.text);
+		reload_free(r);
+		return answer;
+	}
+	buf_deinit(&c.text);
+	r->affected = calloc(m->config->n_stages, sizeof(*r->affected));
+	if (!r->affected) {
+		reload_free(r);
+		return refuse(m, "no memory", 9, why);
+	}
+	for (unsigned s = 0; s < m->config->n_stages; s++)
+		r->affected[s] = changed(m->config, s, r->next);
+	snprintf(r->discard, sizeof(r->discard), "%s", discard ? discard : "");
+	r->until = master_now() + m->config->stop_timeout;
+	m->reload = r;
+	m->reload_error[0] = 0;
+	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)(master_now() / 1000));
+	return 0; /* reload_step() does the rest, from the loop */
+}
+
+static bool stage_left(const struct master *m, unsigned stage)
+{
+	for (uint32_t w = 0; w < m->arena.workers; w++) {
+		const struct child *c = &m->children[w];
+		if (c->wanted && c->stage == stage &&
+		    (c->state == CHILD_RUNNING || c->state == CHILD_WAITING))
+			return false;
+	}
+	return true;
+}
+
+/* The first edge that still keeps affected stage @s from being stopped, or -1. */
+static int keeps(const struct master *m, unsigned s)
+{
+	const struct reload *r = m->reload;
+	for (unsigned i = 0; i < m->config->n_edges; i++) {
+		const struct config_edge *e = &m->config->edges[i];
+		if (e->to != s || same_edge(m->config, i, r->next) >= 0)
+			continue;
+		if (strcmp(r->discard, e->name) == 0)
+			continue;
+		if ((e->from != UINT32_MAX && !stage_left(m, e->from)) || !flow_edge_empty(m, i))
+			return (int)i;
+	}
+	return -1;
+}
+
+static void stop_stage(struct master *m, unsigned s)
+{
+	for (uint32_t w = 0; w < m->arena.workers; w++) {
+		struct child *c = &m->children[w];
+		if (c->wanted && c->stage == s && (c->state == CHILD_RUNNING || c->state == CHILD_WAITING) &&
+		    atomic_load(&arena_worker(&m->arena, w)->order) != ORDER_STOP)
+			children_order(m, w, ORDER_STOP);
+	}
+}
+
+static void end_reload(struct master *m, const char *why)
+{
+	m->reload = reload_free(m->reload);
+	if (why) {
+		if (why != m->reload_error)
+			snprintf(m->reload_error, sizeof(m->reload_error), "%s", why);
+		log_error("reload refused, the old configuration stays: %s", m->reload_error);
+	} else {
+		m->reloads++;
+		m->reload_error[0] = 0;
+	}
+	sd_notifyf(0, "READY=1\nSTATUS=%s", m->why);
+	control_reloaded(m, why ? m->reload_error : NULL);
+}
+
+/* Starts again what was stopped. */
+static void go_back(struct master *m, const char *edge)
+{
+	char text[512];
+	struct reload *r = m->reload;
+	for (uint32_t w = 0; w < m->arena.workers; w++) {
+		struct child *c = &m->children[w];
+		if (!c->wanted || !r->affected[c->stage])
+			continue;
+		if (c->state == CHILD_STOPPED)
+			children_restart_later(m, w);
+		else if (c->state == CHILD_RUNNING)
+			c->replace = true; /* its order to stop may be under way */
+	}
+	snprintf(text, sizeof(text), "edge %s still holds chunks after stop_timeout; `sluicectl reload --discard %s` "
+		 "drops them", edge, edge);
+	end_reload(m, text);
+}
+
+/* A surviving stage that removed stage @s was connected with, in some steps: its pipeline takes the figures. */
+static const char *heir_of(const struct config *old, unsigned s, const struct config *next)
+{
+	for (unsigned i = 0; i < old->n_stages; i++)
+		if (i != s && old->stages[i].pipeline == old->stages[s].pipeline &&
+		    !old->stages[i].builtin && config_stage(next, old->stages[i].name))
+			return old->stages[i].name;
+	return "";
+}
+
+/* Chunks of removed edges that the administrator gave up. */
+static void discard_edge(struct master *m, unsigned edge)
+{
+	uint64_t records = 0;
+	uint32_t number = m->edge_number[edge];
+	for (uint32_t i = 0; i < m->arena.entries; i++) {
+		struct word v = arena_word(&m->arena, i);
+		if (v.state == WORD_QUEUED && v.edge == number)
+			records += arena_discard(&m->arena, i, m->config->stages[m->config->edges[edge].to].name);
+	}
+	if (records)
+		log_warning("dropped %llu records of edge %s as ordered", (unsigned long long)records,
+			    m->config->edges[edge].name);
+}
+
+static void remove_old_edges(struct master *m)
+{
+	for (unsigned i = 0; i < m->config->n_edges; i++) {
+		if (same_edge(m->config, i, m->reload->next) >= 0)
+			continue;
+		if (strcmp(m->reload->discard, m->config->edges[i].name) == 0)
+			discard_edge(m, i);
+		arena_edge_remove(&m->arena, m->edge_number[i]);
+	}
+}
+
+/* Slots of stages that are gone are given up, those of changed ones stay theirs (positions, figures). */
+static void release_children(struct master *m)
+{
+	const struct reload *r = m->reload;
+	for (uint32_t w = 0; w < m->arena.workers; w++) {
+		struct child *c = &m->children[w];
+		if (!c->wanted)
+			continue;
+		const char *name = m->config->stages[c->stage].name;
+		const struct config_stage *n = config_stage(r->next, name);
+		if (r->affected[c->stage]) {
+			c->wanted = false;
+			c->state = CHILD_NONE;
+			c->failures = 0;
+			arena_worker(&m->arena, w)->committed.flags &= ~(uint64_t)COMMITTED_ENDED;
+		} else {
+			c->stage = (unsigned)(n - r->next->stages);
+		}
+		if (!n && intent_clean(&m->arena, w))
+			arena_worker_retire(&m->arena, w, heir_of(m->config, c->stage, r->next));
+	}
+}
+
+static int swap(struct master *m)
+{
+	struct reload *r = m->reload;
+	struct sample *samples = calloc((size_t)SAMPLES * r->next->n_stages, sizeof(*samples));
+	if (!samples)
+		return -ENOMEM;
+	remove_old_edges(m);
+	release_children(m);
+	config_free(m->config);
+	m->config = r->next;
+	r->next = NULL;
+	free(m->samples);
+	m->samples = samples;
+	m->n_samples = m->sample_at = 0;
+	int x = home_assign_edges(m);
+	if (x == 0)
+		x = children_assign(m);
+	for (uint32_t w = 0; x == 0 && w < m->arena.workers; w++)
+		if (m->children[w].wanted && m->children[w].state == CHILD_NONE)
+			children_restart_later(m, w);
+	return x;
+}
+
+void reload_step(struct master *m)
+{
+	struct reload *r = m->reload;
+	bool waiting = false;
+	int blocked = -1;
+	if (!r)
+		return;
+	for (unsigned s = 0; s < m->config->n_stages; s++) {
+		if (!r->affected[s] || stage_left(m, s))
+			continue;
+		waiting = true;
+		int edge = keeps(m, s);
+		if (edge < 0)
+			stop_stage(m, s);
+		else if (blocked < 0)
+			blocked = edge;
+	}
+	if (waiting && master_now() > r->until)
+		go_back(m, blocked >= 0 ? m->config->edges[blocked].name : "?");
+	if (waiting)
+		return;
+	int x = swap(m);
+	if (x < 0) {
+		/* the new configuration is in force, but not all of it could be started */
+		end_reload(m, "not enough room in the arena for the new configuration: restart the daemon");
+		return;
+	}
+	end_reload(m, NULL);
+}
+
+void reload_abandon(struct master *m)
+{
+	m->reload = reload_free(m->reload);
+}
