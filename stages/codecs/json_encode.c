@@ -4,7 +4,7 @@
  * JSON knows less than msgpack, so some values change their form:
  *   NaN, infinities     null
  *   bin                 a string of base64 (RFC 4648, with padding)
- *   timestamp (ext -1)  a string as in RFC 3339: "2026-11-20T16:26:53.5Z" (0, 3, 6 or 9 decimals)
+ *   timestamp (ext -1)  a string as in RFC 3339: "2026-11-20T16:26:53.500Z" (0, 3, 6 or 9 decimals)
  *   other ext           {"ext": type, "data": base64}
  *   keys that are no strings: numbers, true, false, null as strings; others cannot be said
  *

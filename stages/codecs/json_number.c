@@ -20,6 +20,7 @@
  * Limits: a number beyond the largest double is refused; one too small to tell from zero becomes
  * zero.
  */
+#include <float.h>
 #include <locale.h>
 #include <math.h>
 #include <stdio.h>
@@ -400,7 +401,8 @@ static uint8_t *put_by_trying(uint8_t *p, double a)
 {
 	uint64_t m = 0;
 	int e10 = 0;
-	for (int places = 14; places <= 16; places++) {
+	/* below the normal range doubles have fewer digits than 15 */
+	for (int places = a < DBL_MIN ? 0 : 14; places <= 16; places++) {
 		char s[64];
 		char back[64];
 		double d;
