@@ -208,11 +208,9 @@ const uint8_t *mp_skip_long(const uint8_t *p, const uint8_t *end)
 	for (;;) {
 		if (p >= end)
 			return NULL;
-		size_t n = mp_fixed_size[*p];
-		bool container = (*p >= 0x80 && *p < 0xa0) || (*p >= 0xdc && *p < 0xe0);
-		if (container && depth == MP_DEPTH_MAX)
-			return NULL;
-		if (n) {
+		uint8_t c = *p;
+		size_t n = mp_fixed_size[c];
+		if (n && (c & 0xe0) != 0x80) {
 			if (n > (size_t)(end - p))
 				return NULL;
 			p += n;
@@ -221,9 +219,14 @@ const uint8_t *mp_skip_long(const uint8_t *p, const uint8_t *end)
 			p = mp_read_long(p, end, &v);
 			if (!p)
 				return NULL;
-			if (container && v.n) {
-				left[depth++] = v.type == MP_MAP ? 2 * (uint64_t)v.n : v.n;
-				continue;
+			if (v.type == MP_MAP || v.type == MP_ARRAY) {
+				if (depth == MP_DEPTH_MAX)
+					return NULL;
+				left[depth] = v.type == MP_MAP ? 2 * (uint64_t)v.n : v.n;
+				if (left[depth]) {
+					depth++;
+					continue;
+				}
 			}
 		}
 		while (depth && --left[depth - 1] == 0)
@@ -274,8 +277,30 @@ static inline size_t utf8_ascii(const uint8_t *p, size_t len)
 	return i;
 }
 
+/* Whether a string of less than 16 bytes is all ASCII: two loads that overlap see all of it. */
+static inline bool utf8_short_ascii(const uint8_t *p, size_t len)
+{
+	if (len >= 8) {
+		uint64_t a;
+		uint64_t b;
+		memcpy(&a, p, sizeof(a));
+		memcpy(&b, p + len - sizeof(b), sizeof(b));
+		return !((a | b) & 0x8080808080808080u);
+	}
+	if (len >= 4) {
+		uint32_t a;
+		uint32_t b;
+		memcpy(&a, p, sizeof(a));
+		memcpy(&b, p + len - sizeof(b), sizeof(b));
+		return !((a | b) & 0x80808080u);
+	}
+	return len == 0 || !((p[0] | p[len / 2] | p[len - 1]) & 0x80);
+}
+
 bool mp_utf8_valid(const uint8_t *p, size_t len)
 {
+	if (len < 16 && utf8_short_ascii(p, len))
+		return true;
 	size_t i = utf8_ascii(p, len);
 	while (i < len) {
 		if (p[i] < 0x80) {

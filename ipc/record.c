@@ -270,7 +270,8 @@ size_t record_write(const struct record *r, uint8_t *p)
 {
 	uint8_t *start = p;
 	p = mp_write_map_head(p, r->n);
-	for (const struct field *f = r->fields; f < r->fields + r->n; f++) {
+	for (uint32_t i = 0; i < r->n; i++) {
+		const struct field *f = &r->fields[i];
 		p = mp_write_str(p, f->key, f->key_len);
 		memcpy(p, f->val, f->val_len);
 		p += f->val_len;

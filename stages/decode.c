@@ -85,7 +85,8 @@ int stage_decode(struct stage *st, struct codec_window *w, const char *at,
                  int (*made)(struct stage *st, void *arg, size_t consumed), void *arg)
 {
 	struct decode_run d = {st, w, w->p, at, made, arg};
-	for (;;) {
+	/* nothing to read is no reason to ask for room, which may end a unit */
+	while (w->p < w->end) {
 		size_t len = 0;
 		int r = decode_one(&d, &len);
 		if (r < 0)
@@ -108,4 +109,5 @@ int stage_decode(struct stage *st, struct codec_window *w, const char *at,
 		if (r < 0)
 			return r;
 	}
+	return 0;
 }

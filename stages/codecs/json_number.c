@@ -229,10 +229,12 @@ static double divide(uint64_t m, int k)
 /* The double nearest to @m * 10^@e; false when this cheap way does not reach it. */
 static bool make_double(uint64_t m, int64_t e, double *d)
 {
-	if (e < -EXACT5 || e > EXACT5) {
+	if (m == 0) {
 		*d = 0;
-		return m == 0;
+		return true;
 	}
+	if (e < -EXACT5 || e > EXACT5)
+		return false;
 	if (m <= (uint64_t)1 << 53 && e >= -EXACT10 && e <= EXACT10) {
 		*d = e < 0 ? (double)m / power10[-e] : (double)m * power10[e];
 		return true;
@@ -330,24 +332,48 @@ static const char two_digits[200] = "0001020304050607080910111213141516171819202
                                     "50515253545556575859606162636465666768697071727374"
                                     "75767778798081828384858687888990919293949596979899";
 
+/* Decimal digits of @u: by its bits, corrected by one comparison. */
+static unsigned count_digits(uint64_t u)
+{
+	static const uint64_t power[20] = {0,
+	                                   10u,
+	                                   100u,
+	                                   1000u,
+	                                   10000u,
+	                                   100000u,
+	                                   1000000u,
+	                                   10000000u,
+	                                   100000000u,
+	                                   1000000000u,
+	                                   10000000000u,
+	                                   100000000000u,
+	                                   1000000000000u,
+	                                   10000000000000u,
+	                                   100000000000000u,
+	                                   1000000000000000u,
+	                                   10000000000000000u,
+	                                   100000000000000000u,
+	                                   1000000000000000000u,
+	                                   10000000000000000000u};
+	unsigned n = (64 - (unsigned)__builtin_clzll(u | 1)) * 1233 >> 12;
+	return n + (u >= power[n]);
+}
+
 uint8_t *json_put_uint(uint8_t *p, uint64_t u)
 {
-	uint8_t tmp[20];
-	uint8_t *t = tmp + sizeof(tmp);
+	/* power[0] is 0, so that 0 has one digit */
+	uint8_t *end = p + count_digits(u);
+	uint8_t *t = end;
 	while (u >= 100) {
 		t -= 2;
 		memcpy(t, two_digits + 2 * (u % 100), 2);
 		u /= 100;
 	}
-	if (u >= 10) {
-		t -= 2;
-		memcpy(t, two_digits + 2 * u, 2);
-	} else {
-		*--t = (uint8_t)('0' + u);
-	}
-	size_t n = (size_t)(tmp + sizeof(tmp) - t);
-	memcpy(p, t, n);
-	return p + n;
+	if (u >= 10)
+		memcpy(p, two_digits + 2 * u, 2);
+	else
+		*p = (uint8_t)('0' + u);
+	return end;
 }
 
 uint8_t *json_put_int(uint8_t *p, int64_t i)

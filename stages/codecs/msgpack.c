@@ -136,7 +136,8 @@ static int enter(struct walk *w, size_t head, uint64_t n)
 }
 
 /* A string of @len bytes behind w->p's head; as a key when @map is one. */
-static int check_str(struct walk *w, const uint8_t *s, uint32_t len, const struct frame *key_of)
+static inline int check_str(struct walk *w, const uint8_t *s, uint32_t len,
+                            const struct frame *key_of)
 {
 	if (w->unfit)
 		return 0;
@@ -151,12 +152,23 @@ static int check_str(struct walk *w, const uint8_t *s, uint32_t len, const struc
 }
 
 /* One value, or the head of a container. walk_answer or -errno. */
-static int step(struct walk *w, const struct frame *key_of)
+static inline int step(struct walk *w, const struct frame *key_of)
 {
 	size_t left = (size_t)(w->end - w->p);
 	if (!left)
 		return WALK_CUT;
 	uint8_t c = *w->p;
+	/* nearly everything is a number, a short string, true, false or nil */
+	size_t short_size = mp_fixed_size[c];
+	if (short_size && short_size <= left && (c & 0xe0) != 0x80) {
+		const uint8_t *p = w->p + 1;
+		w->p += short_size;
+		if ((c & 0xe0) == 0xa0)
+			return check_str(w, p, c & 31, key_of);
+		if (key_of)
+			unfit(w, "a key is not a string");
+		return WALK_OK;
+	}
 	size_t head = head_size(c);
 	if (!head)
 		return bad(w, "a byte that msgpack does not have (0xc1)");

@@ -148,6 +148,24 @@ static void test_numbers(void **state)
 	expect("{\"a\":[1e-400,-0.0,0e99999999999]}", "{\"a\":[0.0,-0.0,0.0]}\n");
 }
 
+/* Every number of digits, and both sides of each change. */
+static void test_integers(void **state)
+{
+	(void)state;
+	uint64_t power = 1;
+	char text[128];
+	char want[160];
+	for (int k = 0; k < 20; k++, power *= 10) {
+		for (int d = -1; d < 2; d++) {
+			uint64_t u = power + (uint64_t)(int64_t)d;
+			int64_t i = -(int64_t)(u >> 1) - 1;
+			snprintf(text, sizeof(text), "{\"a\":[%" PRIu64 ",%" PRId64 "]}", u, i);
+			snprintf(want, sizeof(want), "%s\n", text);
+			expect(text, want);
+		}
+	}
+}
+
 static void test_refused(void **state)
 {
 	(void)state;
@@ -387,6 +405,104 @@ static void test_every_cut(void **state)
 	}
 	teardown(&whole);
 	teardown(&cut);
+}
+
+/* A host like a chunk: room runs out from record to record, a new chunk begins when too little is
+ * left. */
+struct chunk_host {
+	struct stage_host base;
+	struct test_host *items;
+	uint8_t chunk[200];
+	size_t used;
+	unsigned chunks;
+};
+
+static int chunk_reserve(struct stage_host *h, size_t need, uint8_t **p, size_t *room)
+{
+	struct chunk_host *c = (struct chunk_host *)h;
+	if (need > sizeof(c->chunk))
+		return STAGE_E_REJECT;
+	if (need > sizeof(c->chunk) - c->used) {
+		c->used = 0;
+		c->chunks++;
+	}
+	*p = c->chunk + c->used;
+	*room = sizeof(c->chunk) - c->used;
+	return 0;
+}
+
+static int chunk_made(struct stage_host *h, size_t len)
+{
+	struct chunk_host *c = (struct chunk_host *)h;
+	host_add(c->items, c->chunk + c->used, len);
+	c->used += len;
+	return 0;
+}
+
+static int chunk_reject(struct stage_host *h, const char *why, const void *input, size_t len,
+                        const char *at)
+{
+	struct chunk_host *c = (struct chunk_host *)h;
+	return host_reject(&c->items->base, why, input, len, at);
+}
+
+struct told {
+	size_t at[64];
+	unsigned n;
+};
+
+static int tell(struct stage *st, void *arg, size_t consumed)
+{
+	struct told *t = arg;
+	(void)st;
+	assert_true(t->n < 64);
+	assert_true(t->n == 0 || consumed > t->at[t->n - 1]);
+	t->at[t->n++] = consumed;
+	return 0;
+}
+
+/* Chunks make no difference, and reading goes on from any place that was told. */
+static void test_chunks_and_positions(void **state)
+{
+	(void)state;
+	struct fixture whole;
+	struct fixture f;
+	struct buf b = {0};
+	struct told told = {.n = 0};
+	struct chunk_host host = {
+	        .base = {.reserve = chunk_reserve, .made = chunk_made, .reject = chunk_reject}};
+	for (int i = 0; i < 30; i++)
+		buf_printf(&b,
+		           i % 5 ? "{\"i\":%d,\"text\":\"%.*s\"}\n" : "{\"i\":%d,\"bad\":%.*s}\n",
+		           i, (i * 37) % 190,
+		           "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+		           "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+		           "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx");
+	setup_room(&whole, sizeof(host.chunk));
+	setup_room(&f, sizeof(host.chunk));
+	feed(&whole, b.p, b.len);
+	host.items = f.host;
+	f.st.host = &host.base;
+	struct codec_window w = {.p = b.p, .end = b.p + b.len, .last = true};
+	assert_int_equal(stage_decode(&f.st, &w, "test", tell, &told), 0);
+	same_items(&whole, &f);
+	assert_true(host.chunks > 5);
+	assert_int_equal(told.n, whole.host->n);
+	teardown(&whole);
+	for (unsigned i = 0; i < told.n; i++) {
+		setup_room(&whole, sizeof(host.chunk));
+		feed(&whole, b.p + told.at[i], b.len - told.at[i]);
+		assert_int_equal(whole.host->n, told.n - i - 1);
+		for (unsigned k = 0; k < whole.host->n; k++) {
+			struct host_item *x = &whole.host->items[k];
+			struct host_item *y = &f.host->items[i + 1 + k];
+			assert_int_equal(x->len, y->len);
+			assert_memory_equal(x->p, y->p, x->len);
+		}
+		teardown(&whole);
+	}
+	buf_deinit(&b);
+	teardown(&f);
 }
 
 /* Text that never ends does not make the window grow for ever. */
