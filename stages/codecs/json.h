@@ -5,7 +5,8 @@
  * json_decode.c  one JSON value -> msgpack
  * json_string.c  strings -> msgpack
  * json_skip.c    where does this value end?
- * json_number.c  text -> number -> text
+ * json_number.c  numbers -> msgpack
+ * json_format.c  numbers -> text
  * json_encode.c  msgpack -> JSON
  */
 #pragma once
@@ -77,6 +78,12 @@ struct json_digits {
 /* Moves j->p behind a number, checking its form. */
 int json_number_end(struct json_parse *j, struct json_digits *d);
 
+/* The double nearest to @m * 10^@e; false when the cheap way does not reach it. */
+bool json_make_double(uint64_t m, int64_t e, double *d);
+
+/* strtod in the C locale. The locale is made once a process and kept. */
+double json_strtod(const char *s);
+
 enum {
 	JSON_DOUBLE_MAX = 32, /* bytes of the longest number written */
 };
@@ -121,4 +128,9 @@ static inline size_t json_space(const struct json_parse *j)
 static inline bool json_is_blank(uint8_t c)
 {
 	return c == ' ' || c == '\n' || c == '\t' || c == '\r';
+}
+
+static inline bool json_is_digit(uint8_t c)
+{
+	return (uint8_t)(c - '0') < 10;
 }

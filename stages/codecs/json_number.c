@@ -1,5 +1,5 @@
 /*
- * Numbers: text -> msgpack, and back.
+ * Numbers: text -> msgpack.
  *
  * The hard idea: m * 10^e with m below 2^64 and |e| <= 27 can be rounded correctly with integers
  * alone, because 5^27 fits in 64 bits: multiply or divide in 128 bits, note whether a remainder is
@@ -8,22 +8,14 @@
  * point numbers accurately", 1990). The rest goes to strtod_l in the C locale, whatever the
  * process's locale is.
  *
- * Writing looks for the fewest digits that read back as the same double: by scaling where that is
- * exact (up to 15 digits any decimal that reads back is the shortest one), else by trying 16, 17
- * digits.
- *
- * Invariants
- *  - an integer is exact or refused, never rounded; -0 is the float -0.0, since no integer can say
- * it;
- *  - a float's text always has a point or an exponent, so that it stays a float.
+ * Invariant: an integer is exact or refused, never rounded; -0 is the float -0.0, since no integer
+ * can say it.
  *
  * Limits: a number beyond the largest double is refused; one too small to tell from zero becomes
  * zero.
  */
-#include <float.h>
 #include <locale.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "stages/codecs/json.h"
@@ -72,11 +64,6 @@ static const uint64_t power5[EXACT5 + 1] = {
         7450580596923828125ull,
 };
 
-static inline bool is_digit(uint8_t c)
-{
-	return (uint8_t)(c - '0') < 10;
-}
-
 /* Eight digits at once (all of 0..9), as in many public SWAR parsers: pairs, then fours, then
  * eight. */
 static inline bool eight_digits(const uint8_t *p, uint64_t *v)
@@ -111,10 +98,10 @@ static inline const uint8_t *take_digits(const uint8_t *p, const uint8_t *end, u
 		*n += 8;
 		p += 8;
 	}
-	for (; p < end && is_digit(*p) && *n < DIGITS_MAX; p++, (*n)++)
+	for (; p < end && json_is_digit(*p) && *n < DIGITS_MAX; p++, (*n)++)
 		*m = *m * 10 + (uint64_t)(*p - '0');
 	const uint8_t *rest = p;
-	while (p < end && is_digit(*p))
+	while (p < end && json_is_digit(*p))
 		p++;
 	*over = p - rest;
 	return p;
@@ -130,9 +117,9 @@ static int exponent(struct json_parse *j, struct json_digits *d)
 		p++;
 	if (p == j->end)
 		return json_cut(j);
-	if (!is_digit(*p))
+	if (!json_is_digit(*p))
 		return json_bad(j, "a number with an exponent without digits");
-	for (; p < j->end && is_digit(*p); p++)
+	for (; p < j->end && json_is_digit(*p); p++)
 		if (e < EXPONENT_MAX)
 			e = e * 10 + (*p - '0');
 	d->e += minus ? -e : e;
@@ -149,7 +136,7 @@ static int fraction(struct json_parse *j, struct json_digits *d, unsigned n)
 	int64_t over;
 	if (p == j->end)
 		return json_cut(j);
-	if (!is_digit(*p))
+	if (!json_is_digit(*p))
 		return json_bad(j, "a number with a point without digits");
 	if (!d->m)
 		for (n = 0; p < j->end && *p == '0';)
@@ -171,7 +158,7 @@ int json_number_end(struct json_parse *j, struct json_digits *d)
 	p += d->minus;
 	if (p == j->end)
 		return json_cut(j);
-	if (!is_digit(*p)) {
+	if (!json_is_digit(*p)) {
 		j->p = p;
 		return json_bad(j, "a minus sign without a number");
 	}
@@ -226,8 +213,7 @@ static double divide(uint64_t m, int k)
 	return round_to_double(q, ld - lm - 63 - k, rest);
 }
 
-/* The double nearest to @m * 10^@e; false when this cheap way does not reach it. */
-static bool make_double(uint64_t m, int64_t e, double *d)
+bool json_make_double(uint64_t m, int64_t e, double *d)
 {
 	if (m == 0) {
 		*d = 0;
@@ -243,8 +229,7 @@ static bool make_double(uint64_t m, int64_t e, double *d)
 	return true;
 }
 
-/* strtod in the C locale. The locale is made once a process and kept. */
-static double c_strtod(const char *s)
+double json_strtod(const char *s)
 {
 	static locale_t c;
 	if (!c)
@@ -257,18 +242,18 @@ static int read_double(struct json_parse *j, const uint8_t *p, const uint8_t *en
                        const struct json_digits *d, double *v)
 {
 	double up;
-	if (!d->cut && make_double(d->m, d->e, v))
+	if (!d->cut && json_make_double(d->m, d->e, v))
 		return 0;
 	/* what was cut off lies between m and m + 1: often both are the same double */
-	if (d->cut && d->m < UINT64_MAX && make_double(d->m, d->e, v) &&
-	    make_double(d->m + 1, d->e, &up) && *v == up)
+	if (d->cut && d->m < UINT64_MAX && json_make_double(d->m, d->e, v) &&
+	    json_make_double(d->m + 1, d->e, &up) && *v == up)
 		return 0;
 	j->text->len = 0;
 	int r = buf_add(j->text, p, (size_t)(end - p));
 	if (r == 0)
 		r = buf_add_byte(j->text, 0);
 	if (r == 0)
-		*v = fabs(c_strtod((const char *)j->text->p));
+		*v = fabs(json_strtod((const char *)j->text->p));
 	return r;
 }
 
@@ -325,151 +310,4 @@ int json_number(struct json_parse *j)
 	if (isinf(v))
 		return json_unfit(j, "a number larger than a float can hold");
 	return put_float(j, d.minus ? -v : v);
-}
-
-static const char two_digits[200] = "00010203040506070809101112131415161718192021222324"
-                                    "25262728293031323334353637383940414243444546474849"
-                                    "50515253545556575859606162636465666768697071727374"
-                                    "75767778798081828384858687888990919293949596979899";
-
-/* Decimal digits of @u: by its bits, corrected by one comparison. */
-static unsigned count_digits(uint64_t u)
-{
-	static const uint64_t power[20] = {0,
-	                                   10u,
-	                                   100u,
-	                                   1000u,
-	                                   10000u,
-	                                   100000u,
-	                                   1000000u,
-	                                   10000000u,
-	                                   100000000u,
-	                                   1000000000u,
-	                                   10000000000u,
-	                                   100000000000u,
-	                                   1000000000000u,
-	                                   10000000000000u,
-	                                   100000000000000u,
-	                                   1000000000000000u,
-	                                   10000000000000000u,
-	                                   100000000000000000u,
-	                                   1000000000000000000u,
-	                                   10000000000000000000u};
-	unsigned n = (64 - (unsigned)__builtin_clzll(u | 1)) * 1233 >> 12;
-	return n + (u >= power[n]);
-}
-
-uint8_t *json_put_uint(uint8_t *p, uint64_t u)
-{
-	/* power[0] is 0, so that 0 has one digit */
-	uint8_t *end = p + count_digits(u);
-	uint8_t *t = end;
-	while (u >= 100) {
-		t -= 2;
-		memcpy(t, two_digits + 2 * (u % 100), 2);
-		u /= 100;
-	}
-	if (u >= 10)
-		memcpy(p, two_digits + 2 * u, 2);
-	else
-		*p = (uint8_t)('0' + u);
-	return end;
-}
-
-uint8_t *json_put_int(uint8_t *p, int64_t i)
-{
-	if (i >= 0)
-		return json_put_uint(p, (uint64_t)i);
-	*p = '-';
-	return json_put_uint(p + 1, 0 - (uint64_t)i);
-}
-
-/* Writes @m * 10^-@k with k decimals, k > 0. */
-static uint8_t *put_decimal(uint8_t *p, uint64_t m, unsigned k)
-{
-	uint8_t digits[24];
-	size_t n = (size_t)(json_put_uint(digits, m) - digits);
-	if (n <= k) {
-		*p++ = '0';
-		*p++ = '.';
-		memset(p, '0', k - n);
-		p += k - n;
-		memcpy(p, digits, n);
-		return p + n;
-	}
-	memcpy(p, digits, n - k);
-	p += n - k;
-	*p++ = '.';
-	memcpy(p, digits + n - k, k);
-	return p + k;
-}
-
-/* Writes 0.DIGITS * 10^@point for @n digits, by exponent where zeros would have to be filled in. */
-static uint8_t *put_digits(uint8_t *p, uint64_t m, int n, int point)
-{
-	if (point > -5 && point < n)
-		return put_decimal(p, m, (unsigned)(n - point));
-	uint8_t digits[24];
-	json_put_uint(digits, m);
-	*p++ = digits[0];
-	if (n > 1) {
-		*p++ = '.';
-		memcpy(p, digits + 1, (size_t)n - 1);
-		p += n - 1;
-	}
-	*p++ = 'e';
-	return json_put_int(p, point - 1);
-}
-
-/* Any positive double, by trying until it reads back; locale-proof, since only digits are looked
- * at. */
-static uint8_t *put_by_trying(uint8_t *p, double a)
-{
-	uint64_t m = 0;
-	int e10 = 0;
-	/* below the normal range doubles have fewer digits than 15 */
-	for (int places = a < DBL_MIN ? 0 : 14; places <= 16; places++) {
-		char s[64];
-		char back[64];
-		double d;
-		snprintf(s, sizeof(s), "%.*e", places, a);
-		const char *exp = strchr(s, 'e');
-		m = 0;
-		for (const char *c = s; c < exp; c++)
-			if (is_digit((uint8_t)*c))
-				m = m * 10 + (uint64_t)(*c - '0');
-		e10 = atoi(exp + 1) - places;
-		if (!make_double(m, e10, &d)) {
-			snprintf(back, sizeof(back), "%llue%d", (unsigned long long)m, e10);
-			d = c_strtod(back);
-		}
-		if (d == a)
-			break;
-	}
-	for (; m && m % 10 == 0; e10++)
-		m /= 10;
-	uint8_t tmp[24];
-	int n = (int)(json_put_uint(tmp, m) - tmp);
-	return put_digits(p, m, n, n + e10);
-}
-
-uint8_t *json_put_double(uint8_t *p, double d)
-{
-	double a = fabs(d);
-	if (signbit(d))
-		*p++ = '-';
-	if (a < 1e15 && a == floor(a)) {
-		p = json_put_uint(p, (uint64_t)a);
-		*p++ = '.';
-		*p++ = '0';
-		return p;
-	}
-	if (a >= 1e-5) {
-		for (unsigned k = 1; k <= EXACT10 && a * power10[k] < 1e15; k++) {
-			uint64_t m = (uint64_t)(a * power10[k] + 0.5);
-			if ((double)m / power10[k] == a)
-				return put_decimal(p, m, k);
-		}
-	}
-	return put_by_trying(p, a);
 }
