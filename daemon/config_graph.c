@@ -352,7 +352,8 @@ static int reorder(struct config *cfg, const unsigned *order)
 		cfg->tree->links[l].from = now[cfg->tree->links[l].from];
 		cfg->tree->links[l].to = now[cfg->tree->links[l].to];
 	}
-	qsort(cfg->tree->links, cfg->tree->n_links, sizeof(*cfg->tree->links), by_reader);
+	if (cfg->tree->n_links)
+		qsort(cfg->tree->links, cfg->tree->n_links, sizeof(*cfg->tree->links), by_reader);
 	return 0;
 }
 
