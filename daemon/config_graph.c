@@ -235,6 +235,24 @@ static void check_present(const struct config *cfg, struct complaints *c)
 		         "\"consumers:\"");
 }
 
+/* True when a step with outputs of its own says that nothing goes on to the main one (`default:
+ * drop`). */
+static bool main_unused(const struct config_stage *s)
+{
+	const struct node *steps = node_get(s->node, "steps");
+	for (size_t i = 0; steps && steps->kind == NODE_SEQ && i < steps->n; i++) {
+		const struct node *item = steps->items[i];
+		if (item->kind != NODE_MAP || item->n != 1)
+			continue;
+		const struct stage_ops *ops = stage_find(STAGE_STEP, item->items[0]->text);
+		const struct node *rest = node_get(item->items[1], "default");
+		if (ops && ops->outputs && rest && rest->kind == NODE_SCALAR &&
+		    strcmp(rest->text, "drop") == 0)
+			return true;
+	}
+	return false;
+}
+
 static void check_read(const struct config *cfg, struct complaints *c)
 {
 	for (unsigned i = 0; i < cfg->n_stages; i++) {
@@ -251,7 +269,7 @@ static void check_read(const struct config *cfg, struct complaints *c)
 			         s->name);
 			continue;
 		}
-		if (!(read & 1))
+		if (!(read & 1) && !main_unused(s))
 			complain(c, config_place(cfg, s),
 			         "nobody reads the main output of %s: name it in a \"from\"",
 			         s->name);

@@ -304,7 +304,6 @@ static bool parse_value(const struct option *o, const struct node *n, void *at,
 
 static void set_default(const struct option *o, void *at)
 {
-	_cleanup_(buf_deinit) struct buf text = {0};
 	if (!o->def || o->type == OPTION_NODE)
 		return;
 	struct complaints c = {0};
