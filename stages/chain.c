@@ -1,20 +1,22 @@
 /*
  * A transformer's steps run as a chain. See chain.h.
  *
- * The hard idea: one loop, run(), carries a record from step `first` to the end. stage_emit() is the same
- * loop entered behind the emitting step, so that records made by a step and the record that came in are
- * treated alike, depth-first, without a queue. The depth of the C stack is the number of steps.
+ * The hard idea: one loop, run(), carries a record from step `first` to the end. stage_emit() is
+ * the same loop entered behind the emitting step, so that records made by a step and the record
+ * that came in are treated alike, depth-first, without a queue. The depth of the C stack is the
+ * number of steps.
  *
  * Invariants
- *  - chain->emitted counts what left for the host (records and dead letters) for the input in hand: 0
- *    means nothing came of it;
- *  - the record that came in is rejected by the host, which has its original bytes; a record that a step
- *    made is rejected here, with its bytes as they were when the rejecting step saw them;
- *  - origin.ordinal of a step starts at 0 with every input record and counts what the step is given, so a
- *    second attempt at the same record sees the same numbers.
+ *  - chain->emitted counts what left for the host (records and dead letters) for the input in hand:
+ * 0 means nothing came of it;
+ *  - the record that came in is rejected by the host, which has its original bytes; a record that a
+ * step made is rejected here, with its bytes as they were when the rejecting step saw them;
+ *  - origin.ordinal of a step starts at 0 with every input record and counts what the step is
+ * given, so a second attempt at the same record sees the same numbers.
  *
- * Limit: what a step emits from tick or flush has no input record; its origin carries the wall clock in
- * place of the chunk's number and UINT32_MAX as the record, so that it never equals that of another run.
+ * Limit: what a step emits from tick or flush has no input record; its origin carries the wall
+ * clock in place of the chunk's number and UINT32_MAX as the record, so that it never equals that
+ * of another run.
  */
 #include "stages/chain.h"
 
@@ -31,7 +33,7 @@ static const char *name_step(const struct stage *st)
 }
 
 static void init_step(struct chain *ch, unsigned i, const struct chain_step *step,
-		      const struct stage *common)
+                      const struct stage *common)
 {
 	struct stage *st = &ch->steps[i];
 	*st = *common;
@@ -51,14 +53,14 @@ static void free_steps(struct chain *ch)
 }
 
 int chain_init(struct chain *ch, const char *name, const struct chain_step *steps, unsigned n,
-	       struct stage_host *host, unsigned worker, unsigned workers, size_t max_record)
+               struct stage_host *host, unsigned worker, unsigned workers, size_t max_record)
 {
 	const struct stage common = {
-		.name = name,
-		.host = host,
-		.worker = worker,
-		.workers = workers,
-		.max_record = max_record,
+	        .name = name,
+	        .host = host,
+	        .worker = worker,
+	        .workers = workers,
+	        .max_record = max_record,
 	};
 	*ch = (struct chain){.host = host};
 	ch->steps = calloc(n ? n : 1, sizeof(*ch->steps));
@@ -128,7 +130,7 @@ static void begin_input(struct chain *ch, uint32_t record)
 static int say_too_large(struct stage *st, const struct record *r)
 {
 	return stage_say(st, STAGE_E_REJECT, "a record of %zu bytes is larger than a buffer",
-			 record_size(r));
+	                 record_size(r));
 }
 
 static int emit_to_host(struct chain *ch, unsigned output, const struct record *r)
@@ -205,7 +207,7 @@ int stage_emit(struct stage *st, struct record *r)
 int stage_emit_output(struct stage *st, unsigned output, struct record *r)
 {
 	int a = st->chain ? emit_to_host(st->chain, output, r)
-			  : st->host->emit(st->host, output, r);
+	                  : st->host->emit(st->host, output, r);
 	if (a == STAGE_E_REJECT) {
 		say_too_large(st, r);
 		return reject_made(st, r);

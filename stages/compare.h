@@ -1,9 +1,9 @@
 /*
  * Order and equality of numbers across msgpack's three kinds, without ever losing precision.
  *
- * The hard idea: an integer is never turned into a double to be compared with one, for above 2^53 that
- * would call different numbers equal. The double is cut to an integer instead, which is exact, and its
- * fraction decides what is left.
+ * The hard idea: an integer is never turned into a double to be compared with one, for above 2^53
+ * that would call different numbers equal. The double is cut to an integer instead, which is exact,
+ * and its fraction decides what is left.
  */
 #pragma once
 
