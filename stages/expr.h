@@ -1,5 +1,5 @@
 /*
- * Expressions of the configuration: Lua 5.4 with the record's fields in scope (DESIGN 6).
+ * Expressions of the configuration: Lua 5.4 with the record's fields in scope.
  *
  * Common forms (a field, a literal, comparisons, and/or/not, concatenation, arithmetic, now(),
  * upper(), lower(), hashes, ...) are parsed here and run natively, on msgpack bytes; everything
