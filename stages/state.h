@@ -47,5 +47,12 @@ int state_del(struct state *kv, const void *key, size_t key_len);
 /* First key >= @key (empty: the very first). The found key is copied to @found (STATE_KEY_MAX bytes). */
 int state_seek(struct state *kv, const void *key, size_t key_len, uint8_t *found, size_t *found_len,
 	       const uint8_t **val, size_t *len);
+/* Last key. */
+int state_last(struct state *kv, uint8_t *found, size_t *found_len, const uint8_t **val, size_t *len);
 /* Number of keys. */
 int state_count(struct state *kv, uint64_t *n);
+/* Forgets all keys of this step, in the unit's transaction. */
+int state_clear(struct state *kv);
+/* Bytes of data held by all steps of this worker, and the bytes above which state_put answers
+ * STATE_E_FULL for what would make it more. A step that evicts starts a little below. */
+int state_usage(struct state *kv, uint64_t *used, uint64_t *limit);
