@@ -17,9 +17,11 @@
  * `owner`, which the kernel releases at death. A killed process leaves at worst pages that no meta
  * page leads to.
  *
- * Limits: without `sync` a power loss can cost the last units or, as the kernel may write pages in
- * any order, spoil the file; a spoilt file is refused with its name, not repaired. A database of a
- * step that the configuration no longer has stays in the file and counts against its size.
+ * Limits: a unit that touches more than 64 MiB (an eighth of the map) of a large state that is full
+ * can be refused room that it would have in the next. Without `sync` a power loss can cost the last
+ * units or, as the kernel may write pages in any order, spoil the file; a spoilt file is refused
+ * with its name, not repaired. A database of a step that the configuration no longer has stays in
+ * the file and counts against its size.
  */
 #include "stages/state.h"
 
@@ -106,8 +108,11 @@ static int state_own(struct state_env *env)
 		return -ENOMEM;
 	}
 	env->owner = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (env->owner < 0)
-		return err_errno();
+	if (env->owner < 0) {
+		int r = err_errno();
+		log_error("state: cannot open %s: %s", file, strerror(-r));
+		return r;
+	}
 	char pid[32] = "";
 	if (flock(env->owner, LOCK_EX | LOCK_NB) < 0) {
 		int r = errno == EWOULDBLOCK ? -EBUSY : err_errno();
@@ -165,7 +170,9 @@ static void state_measure(struct state_env *env, uint64_t asked)
 	env->page = st.ms_psize;
 	env->map = info.me_mapsize / env->page;
 	uint64_t unit = 2 * (uint64_t)UNIT_BYTES / env->page;
-	env->limit = env->map / 3;
+	if (unit < env->map / 4)
+		unit = env->map / 4;
+	env->limit = (env->map - env->map / 32 - MARGIN_PAGES) / 3;
 	if (env->map > unit && env->map - unit > env->limit)
 		env->limit = env->map - unit;
 	env->gave_up = UINT64_MAX;
