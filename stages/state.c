@@ -20,8 +20,8 @@
  * Limits: a unit that touches more than 64 MiB (an eighth of the map) of a large state that is full
  * can be refused room that it would have in the next. Without `sync` a power loss can cost the last
  * units or, as the kernel may write pages in any order, spoil the file; a spoilt file is refused
- * with its name, not repaired. A database of a step that the configuration no longer has stays in
- * the file and counts against its size.
+ * with its name, not repaired. What a step remembered that the configuration no longer has (at that
+ * place) is dropped at the first unit.
  */
 #include "stages/state.h"
 
@@ -35,12 +35,16 @@
 
 enum {
 	UNIT_BYTES = 64 << 20, /* a unit is taken to touch at most this much of a large map */
+	STRANGERS_MAX = 64,    /* databases of former steps */
 	MARGIN_PAGES = 32,     /* meta pages, the table of databases, lists of free pages */
 	INLINE_MAX = 1024,     /* longer values may need pages in a row */
 };
 
+static const char COMMITS[] = "commits";
+
 struct state {
 	struct state_env *env;
+	char *name;
 	MDB_cursor *cursor; /* of the open transaction, or NULL */
 	MDB_dbi dbi;
 };
@@ -53,6 +57,8 @@ struct state_env {
 	unsigned n_steps, cap_steps;
 	struct state **steps;
 	MDB_dbi commits;
+	bool swept;       /* databases of steps that are no more were dropped, */
+	bool kept;        /* and that was committed */
 	uint64_t page;    /* bytes */
 	uint64_t map;     /* pages */
 	uint64_t limit;   /* pages that may be live */
@@ -188,7 +194,7 @@ static int state_env_map(struct state_env *env, uint64_t size, unsigned n_steps,
 		return state_error(env, rc, "create");
 	rc = mdb_env_set_mapsize(env->env, size);
 	if (!rc)
-		rc = mdb_env_set_maxdbs(env->env, n_steps + 1);
+		rc = mdb_env_set_maxdbs(env->env, n_steps + 1 + STRANGERS_MAX);
 	unsigned flags = MDB_NOLOCK | MDB_NOTLS | (sync ? 0 : MDB_NOSYNC);
 	if (!rc)
 		rc = mdb_env_open(env->env, env->path, flags, 0600);
@@ -222,7 +228,7 @@ static int state_env_setup(struct state_env *env, const char *path, uint64_t siz
 	if (r)
 		return r > 0 ? -EIO : r;
 	state_measure(env, size);
-	return state_dbi(env, "commits", &env->commits);
+	return state_dbi(env, COMMITS, &env->commits);
 }
 
 int state_env_open(struct state_env **envp, const char *path, uint64_t size, unsigned n_steps,
@@ -247,8 +253,10 @@ struct state_env *state_env_close(struct state_env *env)
 	if (!env)
 		return NULL;
 	state_env_rollback(env);
-	for (unsigned i = 0; i < env->n_steps; i++)
+	for (unsigned i = 0; i < env->n_steps; i++) {
+		free(env->steps[i]->name);
 		free(env->steps[i]);
+	}
 	free(env->steps);
 	if (env->env) {
 		/* a clean stop is worth an fsync even when commits are not */
@@ -274,8 +282,10 @@ int state_env_step(struct state_env *env, unsigned index, const char *step, stru
 	if (!kv)
 		return -ENOMEM;
 	kv->env = env;
-	int r = state_dbi(env, name, &kv->dbi);
+	kv->name = strdup(name);
+	int r = kv->name ? state_dbi(env, name, &kv->dbi) : -ENOMEM;
 	if (r) {
+		free(kv->name);
 		free(kv);
 		return r;
 	}
@@ -301,13 +311,62 @@ static uint64_t state_live(struct state_env *env, uint64_t *branches)
 	return live;
 }
 
+static bool state_known(const struct state_env *env, const MDB_val *name)
+{
+	if (name->mv_size == strlen(COMMITS) && !memcmp(name->mv_data, COMMITS, name->mv_size))
+		return true;
+	for (unsigned i = 0; i < env->n_steps; i++) {
+		const char *s = env->steps[i]->name;
+		if (name->mv_size == strlen(s) && !memcmp(name->mv_data, s, name->mv_size))
+			return true;
+	}
+	return false;
+}
+
+/* The first database that no step has opened: its name to @out. MDB_NOTFOUND: there is none. */
+static int state_stranger(struct state_env *env, MDB_dbi names, char out[STATE_KEY_MAX + 1])
+{
+	MDB_cursor *cursor;
+	MDB_val k, v;
+	int rc = mdb_cursor_open(env->txn, names, &cursor);
+	if (rc)
+		return rc;
+	while ((rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) == 0 && state_known(env, &k))
+		;
+	if (!rc)
+		snprintf(out, STATE_KEY_MAX + 1, "%.*s", (int)k.mv_size, (char *)k.mv_data);
+	mdb_cursor_close(cursor);
+	return rc;
+}
+
+/* Drops what steps remembered that are no more: nobody reads it, and it would fill the map unseen.
+ */
+static int state_sweep(struct state_env *env)
+{
+	char name[STATE_KEY_MAX + 1];
+	MDB_dbi names, dbi;
+	int rc = mdb_dbi_open(env->txn, NULL, 0, &names);
+	while (!rc && (rc = state_stranger(env, names, name)) == 0) {
+		log_notice("state %s: what step %s remembered is dropped", env->path, name);
+		rc = mdb_dbi_open(env->txn, name, 0, &dbi);
+		if (!rc)
+			rc = mdb_drop(env->txn, dbi, 1);
+	}
+	env->swept = rc == MDB_NOTFOUND;
+	return env->swept ? 0 : rc;
+}
+
 static int state_begin(struct state_env *env)
 {
 	if (env->txn)
 		return 0;
 	int rc = mdb_txn_begin(env->env, NULL, 0, &env->txn);
-	if (rc) {
+	if (rc)
 		env->txn = NULL;
+	if (!rc && !env->swept && env->n_steps == env->cap_steps)
+		rc = state_sweep(env);
+	if (rc) {
+		state_env_rollback(env);
 		int r = state_error(env, rc, "begin");
 		return r > 0 ? -EIO : r;
 	}
@@ -352,8 +411,10 @@ int state_env_commit(struct state_env *env, const struct commit_id *id)
 		uint64_t copied = state_copied(env);
 		rc = mdb_txn_commit(env->txn);
 		state_end(env);
-		if (!rc)
+		if (!rc) {
 			env->gave_up = copied;
+			env->kept = env->swept;
+		}
 	}
 	if (rc == MDB_MAP_FULL || rc == MDB_TXN_FULL) {
 		log_error("state %s: full at commit: raise state.size", env->path);
@@ -366,6 +427,8 @@ void state_env_rollback(struct state_env *env)
 {
 	if (!env->txn)
 		return;
+	if (!env->kept)
+		env->swept = false;
 	mdb_txn_abort(env->txn);
 	state_end(env);
 }

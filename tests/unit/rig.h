@@ -1,6 +1,6 @@
 /*
- * A rig for steps: a stage from a line of YAML, carried by the host of two buffers, with a state in a
- * temporary directory, and records from a line of arguments.
+ * A rig for steps: a stage from a line of YAML, carried by the host of two buffers, with a state in
+ * a temporary directory, and records from a line of arguments.
  */
 #pragma once
 
@@ -43,9 +43,10 @@ static inline void rig_remove(const char *dir)
 	rmdir(dir);
 }
 
-/* Reads @yaml as the stage's map. Returns the number of complaints, which go to @text when it is given. */
+/* Reads @yaml as the stage's map. Returns the number of complaints, which go to @text when it is
+ * given. */
 static inline unsigned rig_config(struct rig *g, const struct stage_ops *ops, const char *yaml,
-				  struct buf *text)
+                                  struct buf *text)
 {
 	struct complaints c = {0};
 	struct node *n = yaml_parse(&g->tree, "test", yaml, strlen(yaml), &c);
@@ -118,15 +119,17 @@ static inline void rig_rollback(struct rig *g)
 		g->st.ops->rollback(&g->st);
 }
 
-/* Opens g->rec on a record made of (key, type, value) triples: i int64, u uint64, d double, s string, n nil,
- * I an integer in its longest form, r raw msgpack (pointer, size_t); closed by NULL. */
+/* Opens g->rec on a record made of (key, type, value) triples: i int64, u uint64, d double, s
+ * string, n nil, I an integer in its longest form, r raw msgpack (pointer, size_t); closed by NULL.
+ */
 static inline void rig_record(struct rig *g, ...)
 {
 	va_list ap;
 	struct buf *b = &g->bytes;
-	b->len = 5;
+	b->len = 0;
 	uint32_t n = 0;
 	assert_int_equal(buf_room(b, 1 << 20), 0);
+	b->len = 5;
 	va_start(ap, g);
 	for (const char *k; (k = va_arg(ap, const char *)); n++) {
 		uint8_t *p = mp_write_str(b->p + b->len, k, (uint32_t)strlen(k));

@@ -136,7 +136,8 @@ static void test_refused(void **arg)
 	rig_remove(dir);
 }
 
-/* Runs @fn in a child, waits until it has said that it is where it is to die, and kills it there. */
+/* Runs @fn in a child, waits until it has said that it is where it is to die, and kills it there.
+ */
 static void kill_in(const char *dir, void (*fn)(struct state_env *env, struct state *kv))
 {
 	int p[2];
@@ -210,8 +211,8 @@ static void test_killed(void **arg)
 	rig_remove(dir);
 }
 
-/* A child commits 1, 2, 3, ... and tells each number once it is committed; killed at any moment, the state
- * holds the last number told or the one behind it. */
+/* A child commits 1, 2, 3, ... and tells each number once it is committed; killed at any moment,
+ * the state holds the last number told or the one behind it. */
 static void test_killed_anywhere(void **arg)
 {
 	(void)arg;
@@ -261,6 +262,30 @@ static void test_killed_anywhere(void **arg)
 		struct commit_id id = {{9}, 1, 0, next};
 		assert_int_equal(state_env_committed(env, &id), 1);
 		start = next;
+		state_env_close(env);
+	}
+	rig_remove(dir);
+}
+
+/* What a step remembered that is no more makes room again. */
+static void test_former_step(void **arg)
+{
+	(void)arg;
+	char dir[64];
+	rig_tmpdir(dir);
+	static const char *const names[] = {"dedupe", "aggregate", "cache"};
+	char val[1000] = {1};
+	for (int round = 0; round < 9; round++) {
+		struct state_env *env;
+		struct state *kv;
+		uint64_t n;
+		assert_int_equal(state_env_open(&env, dir, 1 << 20, 1, false), 0);
+		assert_int_equal(state_env_step(env, 0, names[round % 3], &kv), 0);
+		assert_int_equal(state_count(kv, &n), 0);
+		assert_int_equal(n, 0);
+		for (uint32_t i = 0; i < 200; i++)
+			assert_int_equal(state_put(kv, &i, 4, val, sizeof(val)), 0);
+		assert_int_equal(state_env_commit(env, &id_a), 0);
 		state_env_close(env);
 	}
 	rig_remove(dir);
@@ -375,10 +400,10 @@ static void test_full_large(void **arg)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_basics),	  cmocka_unit_test(test_owner),
-		cmocka_unit_test(test_refused),	  cmocka_unit_test(test_killed),
-		cmocka_unit_test(test_killed_anywhere), cmocka_unit_test(test_full),
-		cmocka_unit_test(test_full_large),
+	        cmocka_unit_test(test_basics),          cmocka_unit_test(test_owner),
+	        cmocka_unit_test(test_refused),         cmocka_unit_test(test_killed),
+	        cmocka_unit_test(test_killed_anywhere), cmocka_unit_test(test_full),
+	        cmocka_unit_test(test_former_step),     cmocka_unit_test(test_full_large),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
