@@ -21,7 +21,7 @@
  * can be refused room that it would have in the next. Without `sync` a power loss can cost the last
  * units or, as the kernel may write pages in any order, spoil the file; a spoilt file is refused
  * with its name, not repaired. What a step remembered that the configuration no longer has (at that
- * place) is dropped at the first unit.
+ * place) is dropped at the first commit.
  */
 #include "stages/state.h"
 
@@ -57,8 +57,8 @@ struct state_env {
 	unsigned n_steps, cap_steps;
 	struct state **steps;
 	MDB_dbi commits;
-	bool swept;       /* databases of steps that are no more were dropped, */
-	bool kept;        /* and that was committed */
+	bool swept;       /* what steps held that are no more was dropped */
+	uint64_t strange; /* pages of it */
 	uint64_t page;    /* bytes */
 	uint64_t map;     /* pages */
 	uint64_t limit;   /* pages that may be live */
@@ -297,7 +297,7 @@ int state_env_step(struct state_env *env, unsigned index, const char *step, stru
 /* Pages in use by what the steps hold; *@branches: those of them that lead to others. */
 static uint64_t state_live(struct state_env *env, uint64_t *branches)
 {
-	uint64_t live = 0;
+	uint64_t live = env->strange;
 	if (branches)
 		*branches = 0;
 	for (unsigned i = 0; i < env->n_steps; i++) {
@@ -323,37 +323,61 @@ static bool state_known(const struct state_env *env, const MDB_val *name)
 	return false;
 }
 
-/* The first database that no step has opened: its name to @out. MDB_NOTFOUND: there is none. */
-static int state_stranger(struct state_env *env, MDB_dbi names, char out[STATE_KEY_MAX + 1])
+/* The first database that no step has opened: its name to @out. MDB_NOTFOUND: there is none.
+ * @pages, when given, gets what all of them hold, and there is no name. */
+static int state_stranger(struct state_env *env, MDB_dbi names, char out[STATE_KEY_MAX + 1],
+                          uint64_t *pages)
 {
 	MDB_cursor *cursor;
 	MDB_val k, v;
 	int rc = mdb_cursor_open(env->txn, names, &cursor);
 	if (rc)
 		return rc;
-	while ((rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) == 0 && state_known(env, &k))
-		;
-	if (!rc)
+	while ((rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) == 0) {
+		MDB_stat st;
+		MDB_dbi dbi;
+		if (state_known(env, &k))
+			continue;
 		snprintf(out, STATE_KEY_MAX + 1, "%.*s", (int)k.mv_size, (char *)k.mv_data);
+		if (!pages)
+			break;
+		rc = mdb_dbi_open(env->txn, out, 0, &dbi);
+		if (!rc)
+			rc = mdb_stat(env->txn, dbi, &st);
+		if (rc)
+			break;
+		*pages += st.ms_branch_pages + st.ms_leaf_pages + st.ms_overflow_pages;
+	}
 	mdb_cursor_close(cursor);
 	return rc;
 }
 
-/* Drops what steps remembered that are no more: nobody reads it, and it would fill the map unseen.
- */
+/* Counts what steps hold that are no more. */
+static int state_count_strangers(struct state_env *env)
+{
+	char name[STATE_KEY_MAX + 1];
+	MDB_dbi names;
+	env->strange = 0;
+	int rc = mdb_dbi_open(env->txn, NULL, 0, &names);
+	if (!rc)
+		rc = state_stranger(env, names, name, &env->strange);
+	return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+/* Drops it, with the first commit: all steps have been opened by then. Nobody reads it, and it
+ * would fill the map unseen. */
 static int state_sweep(struct state_env *env)
 {
 	char name[STATE_KEY_MAX + 1];
 	MDB_dbi names, dbi;
 	int rc = mdb_dbi_open(env->txn, NULL, 0, &names);
-	while (!rc && (rc = state_stranger(env, names, name)) == 0) {
+	while (!rc && (rc = state_stranger(env, names, name, NULL)) == 0) {
 		log_notice("state %s: what step %s remembered is dropped", env->path, name);
 		rc = mdb_dbi_open(env->txn, name, 0, &dbi);
 		if (!rc)
 			rc = mdb_drop(env->txn, dbi, 1);
 	}
-	env->swept = rc == MDB_NOTFOUND;
-	return env->swept ? 0 : rc;
+	return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
 static int state_begin(struct state_env *env)
@@ -363,8 +387,8 @@ static int state_begin(struct state_env *env)
 	int rc = mdb_txn_begin(env->env, NULL, 0, &env->txn);
 	if (rc)
 		env->txn = NULL;
-	if (!rc && !env->swept && env->n_steps == env->cap_steps)
-		rc = state_sweep(env);
+	if (!rc && !env->swept)
+		rc = state_count_strangers(env);
 	if (rc) {
 		state_env_rollback(env);
 		int r = state_error(env, rc, "begin");
@@ -405,6 +429,8 @@ int state_env_commit(struct state_env *env, const struct commit_id *id)
 	MDB_val key = {sizeof(id->worker), (void *)&id->worker};
 	MDB_val val = {sizeof(*id), (void *)id};
 	int rc = mdb_put(env->txn, env->commits, &key, &val, 0);
+	if (!rc && !env->swept)
+		rc = state_sweep(env);
 	if (rc) {
 		state_env_rollback(env);
 	} else {
@@ -412,8 +438,9 @@ int state_env_commit(struct state_env *env, const struct commit_id *id)
 		rc = mdb_txn_commit(env->txn);
 		state_end(env);
 		if (!rc) {
-			env->gave_up = copied;
-			env->kept = env->swept;
+			env->gave_up = copied + env->strange;
+			env->strange = 0;
+			env->swept = true;
 		}
 	}
 	if (rc == MDB_MAP_FULL || rc == MDB_TXN_FULL) {
@@ -427,8 +454,6 @@ void state_env_rollback(struct state_env *env)
 {
 	if (!env->txn)
 		return;
-	if (!env->kept)
-		env->swept = false;
 	mdb_txn_abort(env->txn);
 	state_end(env);
 }

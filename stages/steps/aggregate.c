@@ -554,7 +554,7 @@ static int aggregate_open(struct stage *st)
 	if (!st->kv)
 		return -EINVAL;
 	st->deadline = c->window ? 1 : 0; /* at once: windows that ended while nobody was here */
-	return groups_init(&a->groups, c->n);
+	return a->groups.slots ? 0 : groups_init(&a->groups, c->n); /* open may be tried again */
 }
 
 static void aggregate_close(struct stage *st)
