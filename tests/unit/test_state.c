@@ -283,7 +283,7 @@ static void test_former_step(void **arg)
 		assert_int_equal(state_env_step(env, 0, names[round % 3], &kv), 0);
 		assert_int_equal(state_count(kv, &n), 0);
 		assert_int_equal(n, 0);
-		for (uint32_t i = 0; i < 200; i++)
+		for (uint32_t i = 0; i < 80; i++)
 			assert_int_equal(state_put(kv, &i, 4, val, sizeof(val)), 0);
 		assert_int_equal(state_env_commit(env, &id_a), 0);
 		state_env_close(env);
