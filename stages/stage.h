@@ -176,6 +176,12 @@ struct stage_ops {
 	 * STAGE_E_UNREACHABLE. */
 	int (*committed)(struct stage *st, const struct commit_id *id);
 
+	/* Steps that hold back writes to their state. settle: the unit is about to be committed, put all that is
+	 * held in memory into st->kv now; 0 or -errno. `rollback` (above): the unit was undone, drop what is
+	 * held and read the state anew. Both optional; a unit may end inside stage_emit, so settle may be
+	 * called there too. */
+	int (*settle)(struct stage *st);
+
 	/* Producers: a commit is done (st->commit_id of the last one). Acknowledge what host->stored allows.
 	 * Also called now and then while idle. Optional. */
 	int (*stored)(struct stage *st);

@@ -1,0 +1,590 @@
+/*
+ * aggregate: groups records and computes over each group.
+ *
+ *     aggregate:
+ *       by: [section]
+ *       compute: {packages: count(), bytes: sum(Size), largest: max(Size)}
+ *       window: 1m
+ *
+ * It takes its input in; what comes out is one record a group: the fields of `by`, the computed
+ * ones, and with a window its start. Without `window` groups come out when the input has ended for
+ * good; with it, when the clock has passed the window's end (tumbling windows, aligned to the
+ * epoch, by the time at which records come here, not by a time they carry).
+ *
+ * The hard idea: the state is a database, but no record touches it. Groups are worked on in a table
+ * in memory (aggregate_groups.h); settle(), called before each commit, stores those that changed. A
+ * group is stored once when it is new, at its full size, while its first record can still be
+ * refused for want of room; later writes only replace.
+ *
+ * A group is emitted first and removed then. The unit may end inside stage_emit, but only before
+ * the record is placed: so record and removal are always in one unit. (A step behind this one that
+ * makes several records of one breaks that by its nature: a crash between them makes the first
+ * again.)
+ *
+ * Limits: more than `max_keys` groups at a time, and groups for which the state has no room, are
+ * refused with the reason. A clock that is set back opens windows again that were emitted. When
+ * `by`, `compute` or `window` change, what was gathered under the old ones is dropped, with a line
+ * in the log.
+ */
+#include <assert.h>
+#include <string.h>
+#include <time.h>
+#include <xxhash.h>
+
+#include "stages/key.h"
+#include "stages/stage.h"
+#include "stages/state.h"
+#include "stages/steps/aggregate_groups.h"
+
+enum {
+	COMPUTE_MAX = 64,     /* computed fields */
+	EMIT_A_CALL = 64,     /* groups a call of tick or flush emits */
+	WINDOW_BYTES = 9,     /* 'g' and the window's start, big-endian, sign flipped */
+	NAME_MAX_BYTES = 256, /* of a group's key behind that */
+	SECOND = 1000000000,
+};
+
+struct compute {
+	const char *name; /* of the field it makes */
+	enum agg_fn fn;
+	const char *path; /* NULL: count() */
+	size_t path_len;
+};
+
+struct aggregate_config {
+	struct strings by;
+	const struct node *compute;
+	int64_t window; /* ns; 0: none */
+	const char *stamp;
+	int64_t max_keys;
+	struct compute *ops; /* made of `compute` */
+	unsigned n;
+	char *paths; /* their text */
+};
+
+struct aggregate {
+	struct groups groups;
+	struct buf key; /* of the record in hand */
+	struct buf row; /* of the group in hand */
+	struct record out;
+	bool loaded; /* the state was found to be of this configuration */
+};
+
+static const struct option aggregate_options[] = {
+        {.name = "by",
+         .type = OPTION_STRINGS,
+         .offset = offsetof(struct aggregate_config, by),
+         .help = "fields that name the group (paths); none: one group of all"},
+        {.name = "compute",
+         .type = OPTION_NODE,
+         .offset = offsetof(struct aggregate_config, compute),
+         .required = true,
+         .help = "field: function; count(), count(PATH), sum(PATH), min(PATH), max(PATH), "
+                 "mean(PATH)"},
+        {.name = "window",
+         .type = OPTION_DURATION,
+         .offset = offsetof(struct aggregate_config, window),
+         .def = "0",
+         .help = "emit each group when this long a window ends; 0: when the input ends"},
+        {.name = "window_field",
+         .type = OPTION_STRING,
+         .offset = offsetof(struct aggregate_config, stamp),
+         .def = "window_start",
+         .help = "field for the window's start: seconds since 1970, whole when `window` is"},
+        {.name = "max_keys",
+         .type = OPTION_INT,
+         .offset = offsetof(struct aggregate_config, max_keys),
+         .def = "1000000",
+         .min = 1,
+         .max = 1e12,
+         .help = "groups at a time; records of further groups are rejected"},
+        OPTION_END,
+};
+
+/* ---- configuration ---- */
+
+static const struct {
+	const char *name;
+	enum agg_fn fn;
+} functions[] = {
+        {"count", AGG_COUNT}, {"sum", AGG_SUM},   {"min", AGG_MIN},
+        {"max", AGG_MAX},     {"mean", AGG_MEAN}, {"avg", AGG_MEAN},
+};
+
+static bool function_named(const char *s, size_t len, enum agg_fn *fn)
+{
+	for (size_t i = 0; i < sizeof(functions) / sizeof(functions[0]); i++) {
+		if (strlen(functions[i].name) != len || memcmp(functions[i].name, s, len) != 0)
+			continue;
+		*fn = functions[i].fn;
+		return true;
+	}
+	return false;
+}
+
+/* "sum(a.b)" at @v; the path's text is put at *@room. */
+static void compute_parse(struct compute *op, const struct node *v, char **room,
+                          struct complaints *c)
+{
+	static const char form[] =
+	        "expected count(), count(PATH), sum(PATH), min(PATH), max(PATH) or "
+	        "mean(PATH)";
+	if (v->kind != NODE_SCALAR || memchr(v->text, 0, v->len)) {
+		complain(c, v, "%s, not %s", form, node_describe(v));
+		return;
+	}
+	const char *s = v->text + strspn(v->text, "= ");
+	size_t word = strcspn(s, "( ");
+	const char *arg = s + word;
+	arg += strspn(arg, "( ");
+	size_t len = strcspn(arg, ") ");
+	const char *rest = arg + len;
+	rest += strspn(rest, " ");
+	bool bare = !s[word];
+	if (!function_named(s, word, &op->fn) || (!bare && (s[word] != '(' || strcmp(rest, ")")))) {
+		complain(c, v, "%s, not \"%s\"", form, v->text);
+		return;
+	}
+	if (!len && op->fn != AGG_COUNT) {
+		complain(c, v, "\"%s\" needs a field: %.*s(PATH)", v->text, (int)word, s);
+		return;
+	}
+	if (!len)
+		return;
+	op->path = *room;
+	op->path_len = len;
+	memcpy(*room, arg, len);
+	(*room)[len] = 0;
+	*room += len + 1;
+}
+
+static bool is_by(const struct aggregate_config *cfg, const char *name)
+{
+	for (size_t i = 0; i < cfg->by.n; i++)
+		if (!strcmp(cfg->by.v[i], name))
+			return true;
+	return cfg->window && !strcmp(cfg->stamp, name);
+}
+
+static void aggregate_check(void *config, const struct node *node, struct complaints *c)
+{
+	struct aggregate_config *cfg = config;
+	const struct node *map = cfg->compute;
+	if (!map)
+		return;
+	if (map->kind != NODE_MAP || map->n == 0 || map->n > COMPUTE_MAX) {
+		complain(c, map, "compute: expected a map of 1 to %d fields", COMPUTE_MAX);
+		return;
+	}
+	size_t text = 0;
+	NODE_FOREACH_PAIR(map, k, v)
+	text += v->kind == NODE_SCALAR ? v->len + 1 : 0;
+	cfg->ops = calloc(map->n, sizeof(*cfg->ops));
+	cfg->paths = malloc(text + 1);
+	if (!cfg->ops || !cfg->paths) {
+		complain(c, node, "no memory");
+		return;
+	}
+	char *room = cfg->paths;
+	NODE_FOREACH_PAIR(map, name, fn)
+	{
+		struct compute *op = &cfg->ops[cfg->n++];
+		op->name = name->text;
+		compute_parse(op, fn, &room, c);
+		if (is_by(cfg, op->name))
+			complain(c, name, "field \"%s\" is also one of the group's own", op->name);
+	}
+}
+
+static void aggregate_config_free(void *config)
+{
+	struct aggregate_config *cfg = config;
+	free(cfg->ops);
+	free(cfg->paths);
+	cfg->ops = NULL;
+	cfg->paths = NULL;
+}
+
+/* What rows in the state were made by. */
+static uint64_t aggregate_shape(const struct aggregate_config *c)
+{
+	XXH64_hash_t h = (XXH64_hash_t)c->window;
+	for (size_t i = 0; i < c->by.n; i++)
+		h = XXH3_64bits_withSeed(c->by.v[i], strlen(c->by.v[i]) + 1, h);
+	for (unsigned i = 0; i < c->n; i++) {
+		const struct compute *op = &c->ops[i];
+		h = XXH3_64bits_withSeed(op->name, strlen(op->name) + 1, h + op->fn + 1);
+		h = XXH3_64bits_withSeed(op->path ? op->path : "", op->path_len, h);
+	}
+	return h;
+}
+
+/* ---- state ---- */
+
+/* A group's key in the state: by window, then by key. */
+static size_t row_key(uint8_t *out, int64_t window, const uint8_t *key, size_t len)
+{
+	uint64_t w = (uint64_t)window ^ (1ull << 63);
+	out[0] = 'g';
+	for (int i = 0; i < 8; i++)
+		out[1 + i] = (uint8_t)(w >> (56 - 8 * i));
+	return WINDOW_BYTES + key_name(out + WINDOW_BYTES, NAME_MAX_BYTES, key, len);
+}
+
+static int64_t row_window(const uint8_t *key)
+{
+	uint64_t w = 0;
+	for (int i = 0; i < 8; i++)
+		w = w << 8 | key[1 + i];
+	return (int64_t)(w ^ (1ull << 63));
+}
+
+static int aggregate_load(struct stage *st)
+{
+	struct aggregate *a = st->state;
+	uint64_t shape = aggregate_shape(st->config), n;
+	const uint8_t *val;
+	size_t len;
+	int r = state_get(st->kv, "c", 1, &val, &len);
+	if (r < 0)
+		return r;
+	a->loaded = true;
+	if (r == 0 && len == sizeof(shape) && !memcmp(val, &shape, sizeof(shape)))
+		return 0;
+	r = state_count(st->kv, &n);
+	if (r)
+		return r;
+	if (n > 1)
+		log_warning("aggregate: the configuration has changed: %llu groups are dropped",
+		            (unsigned long long)n - 1);
+	r = n ? state_clear(st->kv) : 0;
+	if (!r)
+		r = state_put(st->kv, "c", 1, &shape, sizeof(shape));
+	return r == STATE_E_FULL ? -ENOSPC : r;
+}
+
+static int row_store(struct stage *st, const struct group *g)
+{
+	const struct aggregate_config *c = st->config;
+	struct aggregate *a = st->state;
+	uint8_t name[WINDOW_BYTES + NAME_MAX_BYTES];
+	const uint8_t *key = a->groups.keys.p + g->key;
+	size_t name_len = row_key(name, g->window, key, g->key_len);
+	a->row.len = 0;
+	int r = buf_add(&a->row, g->acc, c->n * sizeof(g->acc[0]));
+	if (!r)
+		r = buf_add(&a->row, key, g->key_len);
+	return r ? r : state_put(st->kv, name, name_len, a->row.p, a->row.len);
+}
+
+static int aggregate_settle(struct stage *st)
+{
+	struct aggregate *a = st->state;
+	for (unsigned i = 0; i < a->groups.n; i++) {
+		struct group *g = groups_at(&a->groups, i);
+		if (!g->dirty)
+			continue;
+		int r = row_store(st, g);
+		if (r)
+			return r == STATE_E_FULL ? -ENOSPC : r;
+		g->dirty = false;
+	}
+	return 0;
+}
+
+static void aggregate_rollback(struct stage *st)
+{
+	struct aggregate *a = st->state;
+	groups_clear(&a->groups);
+	a->loaded = false;
+}
+
+/* ---- input ---- */
+
+static int64_t monotonic(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * SECOND + ts.tv_nsec;
+}
+
+/* Asks for a tick when the window that starts at @window has ended. */
+static void aggregate_wake(struct stage *st, int64_t window)
+{
+	const struct aggregate_config *c = st->config;
+	int64_t left = window + c->window - st->now;
+	int64_t at = monotonic() + (left > 0 ? left : 0) + 1;
+	if (!st->deadline || at < st->deadline)
+		st->deadline = at;
+}
+
+/* A group that the state does not have yet. */
+static int group_new(struct stage *st, struct group *g)
+{
+	const struct aggregate_config *c = st->config;
+	uint64_t rows;
+	int r = state_count(st->kv, &rows);
+	if (r)
+		return r;
+	if (rows > (uint64_t)c->max_keys)
+		return stage_say(st, STAGE_E_REJECT, "aggregate: more than %lld groups (max_keys)",
+		                 (long long)c->max_keys);
+	r = row_store(st, g);
+	if (r == STATE_E_FULL)
+		return stage_say(st, STAGE_E_REJECT,
+		                 "aggregate: no room for another group (state.size)");
+	return r;
+}
+
+/* Fills @g from the state. STATE_E_NONE: it is new. */
+static int group_read(struct stage *st, struct group *g)
+{
+	const struct aggregate_config *c = st->config;
+	struct aggregate *a = st->state;
+	uint8_t name[WINDOW_BYTES + NAME_MAX_BYTES];
+	const uint8_t *val;
+	size_t len, accs = c->n * sizeof(g->acc[0]);
+	size_t name_len = row_key(name, g->window, a->groups.keys.p + g->key, g->key_len);
+	int r = state_get(st->kv, name, name_len, &val, &len);
+	if (r)
+		return r;
+	if (len != accs + g->key_len)
+		return -EUCLEAN;
+	memcpy(g->acc, val, accs);
+	return 0;
+}
+
+/* The record's group, from the table, the state, or new. */
+static int group_of(struct stage *st, int64_t window, struct group **out)
+{
+	struct aggregate *a = st->state;
+	struct groups *t = &a->groups;
+	uint64_t hash = groups_hash(window, a->key.p, a->key.len);
+	*out = groups_find(t, hash, window, a->key.p, a->key.len);
+	if (*out)
+		return 0;
+	int r = a->loaded ? 0 : aggregate_load(st);
+	if (!r && groups_full(t, a->key.len)) {
+		r = aggregate_settle(st);
+		groups_clear(t);
+	}
+	if (r)
+		return r;
+	struct group *g = groups_add(t, hash, window, a->key.p, a->key.len);
+	if (!g)
+		return -ENOMEM;
+	r = group_read(st, g);
+	if (r == STATE_E_NONE)
+		r = group_new(st, g);
+	if (r > 0) {
+		/* the table cannot forget one entry, so it forgets all: what is dirty is stored
+		 * before */
+		int s = aggregate_settle(st);
+		groups_clear(t);
+		return s ? s : r;
+	}
+	*out = g;
+	return r;
+}
+
+/* The numbers that the computed fields need of @r. */
+static int aggregate_numbers(struct stage *st, struct record *r, struct agg_num *v)
+{
+	const struct aggregate_config *c = st->config;
+	for (unsigned i = 0; i < c->n; i++) {
+		const struct compute *op = &c->ops[i];
+		v[i] = (struct agg_num){.present = true};
+		if (!op->path)
+			continue;
+		uint32_t len = 0;
+		const uint8_t *val = record_path(r, op->path, op->path_len, &len);
+		struct mp m = record_value(val, len);
+		if (op->fn == AGG_COUNT)
+			v[i].present = m.type != MP_NIL;
+		else if (!agg_num(&m, &v[i]))
+			return stage_say(st, STAGE_E_REJECT, "aggregate: %s is no number",
+			                 op->path);
+	}
+	return 0;
+}
+
+static int64_t window_of(const struct aggregate_config *c, int64_t now)
+{
+	if (!c->window)
+		return 0;
+	int64_t into = now % c->window;
+	return now - (into < 0 ? into + c->window : into);
+}
+
+static int aggregate_transform(struct stage *st, struct record *r)
+{
+	const struct aggregate_config *c = st->config;
+	struct aggregate *a = st->state;
+	struct agg_num v[COMPUTE_MAX];
+	unsigned present;
+	a->key.len = 0;
+	int rc = key_build(&a->key, r, &c->by, &present);
+	if (!rc)
+		rc = aggregate_numbers(st, r, v);
+	if (rc)
+		return rc;
+	int64_t window = window_of(c, st->now);
+	struct group *g;
+	rc = group_of(st, window, &g);
+	if (rc)
+		return rc;
+	if (!st->deadline && c->window)
+		aggregate_wake(st, window);
+	for (unsigned i = 0; i < c->n; i++)
+		agg_add(&g->acc[i], c->ops[i].fn, &v[i]);
+	g->dirty = true;
+	return STAGE_E_ABSORBED;
+}
+
+/* ---- output ---- */
+
+static int out_set(struct record *out, const char *name, const uint8_t *from, const uint8_t *to)
+{
+	return record_set(out, name, strlen(name), from, (uint32_t)(to - from));
+}
+
+static int out_window(struct stage *st, struct record *out, int64_t window)
+{
+	const struct aggregate_config *c = st->config;
+	uint8_t *p = record_scratch(out, MP_HEAD_MAX);
+	if (!p)
+		return -ENOMEM;
+	uint8_t *end = c->window % SECOND ? mp_write_float(p, (double)window / SECOND)
+	                                  : mp_write_int(p, window / SECOND);
+	return out_set(out, c->stamp, p, end);
+}
+
+/* Makes the record of the group in a->row. */
+static int out_build(struct stage *st, int64_t window)
+{
+	const struct aggregate_config *c = st->config;
+	struct aggregate *a = st->state;
+	size_t accs = c->n * sizeof(struct agg_acc);
+	const uint8_t *p = a->row.p + accs, *end = a->row.p + a->row.len;
+	record_clear(&a->out);
+	if (a->row.len < accs)
+		return -EUCLEAN;
+	for (size_t i = 0; i < c->by.n; i++) {
+		const char *path = c->by.v[i];
+		const uint8_t *next = mp_skip(p, end);
+		if (!next)
+			return -EUCLEAN;
+		int r = record_set_path(&a->out, path, strlen(path), p, (uint32_t)(next - p));
+		if (r < 0)
+			return r;
+		p = next;
+	}
+	int r = c->window ? out_window(st, &a->out, window) : 0;
+	for (unsigned i = 0; i < c->n && !r; i++) {
+		struct agg_acc acc;
+		memcpy(&acc, a->row.p + i * sizeof(acc), sizeof(acc));
+		uint8_t *v = record_scratch(&a->out, MP_HEAD_MAX);
+		if (!v)
+			return -ENOMEM;
+		r = out_set(&a->out, c->ops[i].name, v, agg_result(v, c->ops[i].fn, &acc));
+	}
+	return r;
+}
+
+/* Emits the first group if its window has ended at @until. STATE_E_NONE: there is none. */
+static int out_next(struct stage *st, int64_t until)
+{
+	const struct aggregate_config *c = st->config;
+	struct aggregate *a = st->state;
+	uint8_t name[STATE_KEY_MAX];
+	const uint8_t *val;
+	size_t name_len, len;
+	int r = state_seek(st->kv, "g", 1, name, &name_len, &val, &len);
+	if (r)
+		return r;
+	if (name[0] != 'g' || name_len <= WINDOW_BYTES)
+		return STATE_E_NONE;
+	int64_t window = row_window(name);
+	if (c->window && window + c->window > until) {
+		aggregate_wake(st, window);
+		return STATE_E_NONE;
+	}
+	a->row.len = 0;
+	r = buf_add(&a->row, val, len);
+	if (!r)
+		r = out_build(st, window);
+	if (!r)
+		r = stage_emit(st, &a->out);
+	if (!r)
+		r = state_del(st->kv, name, name_len);
+	return r <= 0 ? r : r == STATE_E_FULL ? -ENOSPC : -EUCLEAN;
+}
+
+static int aggregate_emit(struct stage *st, int64_t until)
+{
+	struct aggregate *a = st->state;
+	int r = a->loaded ? 0 : aggregate_load(st);
+	if (!r)
+		r = aggregate_settle(st);
+	groups_clear(&a->groups);
+	for (unsigned i = 0; i < EMIT_A_CALL && !r; i++)
+		r = out_next(st, until);
+	return r == 0 ? STAGE_E_AGAIN : r == STATE_E_NONE ? STAGE_OK : r;
+}
+
+static int aggregate_tick(struct stage *st)
+{
+	int64_t due = st->deadline;
+	st->deadline = 0;
+	int r = aggregate_emit(st, st->now);
+	if (r == STAGE_E_AGAIN)
+		st->deadline = due;
+	return r;
+}
+
+static int aggregate_flush(struct stage *st)
+{
+	return aggregate_emit(st, INT64_MAX);
+}
+
+static int aggregate_open(struct stage *st)
+{
+	const struct aggregate_config *c = st->config;
+	struct aggregate *a = st->state;
+	if (!st->kv)
+		return -EINVAL;
+	st->deadline = c->window ? 1 : 0; /* at once: windows that ended while nobody was here */
+	return a->groups.slots ? 0 : groups_init(&a->groups, c->n); /* open may be tried again */
+}
+
+static void aggregate_close(struct stage *st)
+{
+	struct aggregate *a = st->state;
+	groups_deinit(&a->groups);
+	buf_deinit(&a->key);
+	buf_deinit(&a->row);
+	record_deinit(&a->out);
+}
+
+const struct stage_ops aggregate_step = {
+        .name = "aggregate",
+        .kind = STAGE_STEP,
+        .flags = STAGE_STATEFUL,
+        .help = "groups records and computes over each group",
+        .example = "steps:\n"
+                   "  - aggregate:\n"
+                   "      by: [section]\n"
+                   "      compute: {packages: count(), bytes: sum(Size)}\n",
+        .options = aggregate_options,
+        .config_size = sizeof(struct aggregate_config),
+        .state_size = sizeof(struct aggregate),
+        .check = aggregate_check,
+        .config_free = aggregate_config_free,
+        .open = aggregate_open,
+        .close = aggregate_close,
+        .transform = aggregate_transform,
+        .tick = aggregate_tick,
+        .flush = aggregate_flush,
+        .settle = aggregate_settle,
+        .rollback = aggregate_rollback,
+};
