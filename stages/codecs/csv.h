@@ -68,5 +68,7 @@ static inline bool csv_name_is(const struct csv *st, uint32_t i, const uint8_t *
 	return n->chars == len && memcmp(st->keys.p + n->off + n->len - len, key, len) == 0;
 }
 
+extern const struct codec_ops codec_csv;
+
 int csv_head(struct codec *c, const uint8_t *rec, size_t len, struct buf *out);
 int csv_encode(struct codec *c, const uint8_t *rec, size_t len, struct buf *out);
