@@ -20,7 +20,7 @@
  */
 #include "stages/codecs/csv.h"
 #include "stages/stage.h"
-#include "stages/steps/regex.h"
+#include "stages/steps/capture.h"
 
 struct parse_config {
 	const char *field;
@@ -77,24 +77,24 @@ static const char *const parse_own[] = {"field", "format",        "pattern",
 
 struct parse {
 	struct codec codec;
-	struct regex *regex;
+	struct capture *capture;
 	struct buf out;
 };
 
 static void parse_check_regex(struct parse_config *cf, const struct node *node,
                               struct complaints *c)
 {
-	struct regex *re = NULL;
+	struct capture *re = NULL;
 	char why[160];
 	if (!cf->pattern) {
 		complain(c, node, "parse: format regex needs a pattern");
 		return;
 	}
-	int r = regex_new(&re, cf->pattern, false, why, sizeof(why));
+	int r = capture_new(&re, cf->pattern, false, why, sizeof(why));
 	if (r < 0)
 		complain(c, node_get(node, "pattern"), "pattern: %s",
 		         r == -EINVAL ? why : strerror(-r));
-	regex_free(re);
+	capture_free(re);
 	for (size_t i = 0; i < sizeof(cf->of_codec) / sizeof(*cf->of_codec); i++)
 		if (cf->of_codec[i])
 			complain(c, cf->of_codec[i], "parse: not an option of format regex");
@@ -157,7 +157,7 @@ static int parse_open(struct stage *st)
 	char why[160];
 	if (cf->codec)
 		return codec_init(&ps->codec, cf->codec, cf->codec_config, st->max_record);
-	return regex_new(&ps->regex, cf->pattern, true, why, sizeof(why));
+	return capture_new(&ps->capture, cf->pattern, true, why, sizeof(why));
 }
 
 static void parse_close(struct stage *st)
@@ -165,7 +165,7 @@ static void parse_close(struct stage *st)
 	struct parse *ps = st->state;
 	if (ps->codec.ops)
 		codec_deinit(&ps->codec);
-	ps->regex = regex_free(ps->regex);
+	ps->capture = capture_free(ps->capture);
 	buf_deinit(&ps->out);
 }
 
@@ -219,14 +219,14 @@ static int parse_regex(struct stage *st, const uint8_t *s, size_t len)
 {
 	const struct parse_config *cf = st->config;
 	struct parse *ps = st->state;
-	int r = regex_map(ps->regex, s, len, &ps->out);
+	int r = capture_map(ps->capture, s, len, &ps->out);
 	switch (r) {
-	case REGEX_E_NONE:
+	case CAPTURE_E_NONE:
 		return stage_say(st, STAGE_E_REJECT, "field %s does not match the pattern",
 		                 cf->field);
-	case REGEX_E_TEXT:
+	case CAPTURE_E_TEXT:
 		return stage_say(st, STAGE_E_REJECT, "field %s is not UTF-8", cf->field);
-	case REGEX_E_COSTLY:
+	case CAPTURE_E_COSTLY:
 		return stage_say(st, STAGE_E_REJECT,
 		                 "field %s: matching the pattern takes too many steps", cf->field);
 	default:

@@ -11,7 +11,7 @@
  *
  * Limit: \C (a single byte) is refused, for it could cut characters in two.
  */
-#include "stages/steps/regex.h"
+#include "stages/steps/capture.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -26,24 +26,24 @@ enum {
 	STACK_MAX = 1048576,
 };
 
-struct regex_group {
+struct capture_group {
 	uint32_t number;
 	uint32_t off; /* of its key in `keys` */
 	uint32_t len;
 };
 
-struct regex {
+struct capture {
 	pcre2_code *code;
 	pcre2_match_data *match;
 	pcre2_match_context *context;
 	pcre2_jit_stack *stack;
-	struct regex_group *groups;
+	struct capture_group *groups;
 	uint32_t n;
 	struct buf keys;
 	bool jit;
 };
 
-struct regex *regex_free(struct regex *re)
+struct capture *capture_free(struct capture *re)
 {
 	if (!re)
 		return NULL;
@@ -57,13 +57,13 @@ struct regex *regex_free(struct regex *re)
 	return NULL;
 }
 
-static void regex_free_p(struct regex **re)
+static void capture_free_p(struct capture **re)
 {
-	regex_free(*re);
+	capture_free(*re);
 }
 
 /* Reads PCRE2's table of names: two bytes of number, the name, a NUL. */
-static int regex_names(struct regex *re)
+static int capture_names(struct capture *re)
 {
 	PCRE2_SPTR table;
 	uint32_t size;
@@ -76,28 +76,28 @@ static int regex_names(struct regex *re)
 	for (uint32_t i = 0; i < re->n; i++, table += size) {
 		const char *name = (const char *)table + 2;
 		size_t len = strlen(name);
-		struct regex_group *g = &re->groups[i];
+		struct capture_group *g = &re->groups[i];
 		int r = buf_room(&re->keys, len + MP_HEAD_MAX);
 		if (r < 0)
 			return r;
 		uint8_t *at = re->keys.p + re->keys.len;
 		uint8_t *end = mp_write_str(at, name, (uint32_t)len);
-		*g = (struct regex_group){.number = (uint32_t)(table[0] << 8 | table[1]),
-		                          .off = (uint32_t)re->keys.len,
-		                          .len = (uint32_t)(end - at)};
+		*g = (struct capture_group){.number = (uint32_t)(table[0] << 8 | table[1]),
+		                            .off = (uint32_t)re->keys.len,
+		                            .len = (uint32_t)(end - at)};
 		re->keys.len += g->len;
 	}
 	return 0;
 }
 
 /* The order in which groups stand in the pattern, not that of their names. */
-static int regex_by_number(const void *a, const void *b)
+static int capture_by_number(const void *a, const void *b)
 {
-	const struct regex_group *x = a, *y = b;
+	const struct capture_group *x = a, *y = b;
 	return x->number < y->number ? -1 : x->number > y->number;
 }
 
-static int regex_compile(struct regex *re, const char *pattern, char *why, size_t why_size)
+static int capture_compile(struct capture *re, const char *pattern, char *why, size_t why_size)
 {
 	int code;
 	PCRE2_SIZE at;
@@ -111,7 +111,7 @@ static int regex_compile(struct regex *re, const char *pattern, char *why, size_
 	return -EINVAL;
 }
 
-static void regex_make_jit(struct regex *re)
+static void capture_make_jit(struct capture *re)
 {
 	if (pcre2_jit_compile(re->code, PCRE2_JIT_COMPLETE) != 0)
 		return;
@@ -121,17 +121,17 @@ static void regex_make_jit(struct regex *re)
 	re->jit = true;
 }
 
-int regex_new(struct regex **out, const char *pattern, bool jit, char *why, size_t why_size)
+int capture_new(struct capture **out, const char *pattern, bool jit, char *why, size_t why_size)
 {
-	_cleanup_(regex_free_p) struct regex *re = calloc(1, sizeof(*re));
+	_cleanup_(capture_free_p) struct capture *re = calloc(1, sizeof(*re));
 	if (!re)
 		return -ENOMEM;
-	int r = regex_compile(re, pattern, why, why_size);
+	int r = capture_compile(re, pattern, why, why_size);
 	if (r == 0)
-		r = regex_names(re);
+		r = capture_names(re);
 	if (r < 0)
 		return r;
-	qsort(re->groups, re->n, sizeof(*re->groups), regex_by_number);
+	qsort(re->groups, re->n, sizeof(*re->groups), capture_by_number);
 	if (!re->n) {
 		snprintf(why, why_size, "no named group, as in (?<name>...)");
 		return -EINVAL;
@@ -143,18 +143,18 @@ int regex_new(struct regex **out, const char *pattern, bool jit, char *why, size
 	pcre2_set_match_limit(re->context, MATCH_LIMIT);
 	pcre2_set_heap_limit(re->context, HEAP_LIMIT);
 	if (jit)
-		regex_make_jit(re);
+		capture_make_jit(re);
 	*out = re;
 	re = NULL;
 	return 0;
 }
 
-bool regex_jit(const struct regex *re)
+bool capture_jit(const struct capture *re)
 {
 	return re->jit;
 }
 
-static int regex_match(struct regex *re, const uint8_t *s, size_t len)
+static int capture_match(struct capture *re, const uint8_t *s, size_t len)
 {
 	uint32_t options = PCRE2_NO_UTF_CHECK;
 	int n = pcre2_match(re->code, s, len, 0, options, re->match, re->context);
@@ -162,14 +162,15 @@ static int regex_match(struct regex *re, const uint8_t *s, size_t len)
 		n = pcre2_match(re->code, s, len, 0, options | PCRE2_NO_JIT, re->match,
 		                re->context);
 	if (n == PCRE2_ERROR_NOMATCH)
-		return REGEX_E_NONE;
+		return CAPTURE_E_NONE;
 	if (n == PCRE2_ERROR_NOMEMORY)
 		return -ENOMEM;
-	return n < 0 ? REGEX_E_COSTLY : REGEX_E_OK;
+	return n < 0 ? CAPTURE_E_COSTLY : CAPTURE_E_OK;
 }
 
 /* Whether group @g took part; then where. */
-static bool regex_took(const struct regex *re, const PCRE2_SIZE *v, const struct regex_group *g)
+static bool capture_took(const struct capture *re, const PCRE2_SIZE *v,
+                         const struct capture_group *g)
 {
 	return g->number < pcre2_get_ovector_count(re->match) &&
 	       v[2 * (size_t)g->number] != PCRE2_UNSET &&
@@ -177,33 +178,33 @@ static bool regex_took(const struct regex *re, const PCRE2_SIZE *v, const struct
 }
 
 /* With (?J) two groups may share a name: the first that took part counts. */
-static bool regex_shadowed(const struct regex *re, const PCRE2_SIZE *v, uint32_t i)
+static bool capture_shadowed(const struct capture *re, const PCRE2_SIZE *v, uint32_t i)
 {
-	const struct regex_group *g = &re->groups[i];
+	const struct capture_group *g = &re->groups[i];
 	for (uint32_t j = 0; j < i; j++) {
-		const struct regex_group *h = &re->groups[j];
+		const struct capture_group *h = &re->groups[j];
 		if (h->len == g->len &&
 		    memcmp(re->keys.p + h->off, re->keys.p + g->off, g->len) == 0 &&
-		    regex_took(re, v, h))
+		    capture_took(re, v, h))
 			return true;
 	}
 	return false;
 }
 
-int regex_map(struct regex *re, const uint8_t *s, size_t len, struct buf *out)
+int capture_map(struct capture *re, const uint8_t *s, size_t len, struct buf *out)
 {
 	out->len = 0;
 	if (!mp_utf8_valid(s, len))
-		return REGEX_E_TEXT;
-	int r = regex_match(re, s, len);
+		return CAPTURE_E_TEXT;
+	int r = capture_match(re, s, len);
 	if (r)
 		return r;
 	const PCRE2_SIZE *v = pcre2_get_ovector_pointer(re->match);
 	size_t need = MP_HEAD_MAX + re->keys.len;
 	uint32_t n = 0;
 	for (uint32_t i = 0; i < re->n; i++) {
-		const struct regex_group *g = &re->groups[i];
-		if (!regex_took(re, v, g) || regex_shadowed(re, v, i))
+		const struct capture_group *g = &re->groups[i];
+		if (!capture_took(re, v, g) || capture_shadowed(re, v, i))
 			continue;
 		need += v[2 * g->number + 1] - v[2 * g->number] + MP_HEAD_MAX;
 		n++;
@@ -213,13 +214,13 @@ int regex_map(struct regex *re, const uint8_t *s, size_t len, struct buf *out)
 		return r;
 	uint8_t *o = mp_write_map_head(out->p, n);
 	for (uint32_t i = 0; i < re->n; i++) {
-		const struct regex_group *g = &re->groups[i];
-		if (!regex_took(re, v, g) || regex_shadowed(re, v, i))
+		const struct capture_group *g = &re->groups[i];
+		if (!capture_took(re, v, g) || capture_shadowed(re, v, i))
 			continue;
 		size_t from = v[2 * g->number], to = v[2 * g->number + 1];
 		memcpy(o, re->keys.p + g->off, g->len);
 		o = mp_write_str(o + g->len, s + from, (uint32_t)(to - from));
 	}
 	out->len = (size_t)(o - out->p);
-	return REGEX_E_OK;
+	return CAPTURE_E_OK;
 }
