@@ -1,16 +1,13 @@
 /*
  * A field's value as plain text.
  *
- * The one idea: nested values are the JSON codec's business. It writes records only, so the value
- * is wrapped as the one field of a record and what stands around it is cut off again.
- *
- * Limits: shortest floats are found by trying 15, 16 and 17 digits with printf, about a microsecond
- * each; what needs more speed wants an algorithm of its own. The process runs in the C locale.
+ * The one idea: nested values and floats are the JSON codec's business, so that a number reads the
+ * same wherever it is written. It writes records only, so the value is wrapped as the one field of
+ * a record and what stands around it is cut off again.
  */
 #include "stages/text.h"
 
 #include <inttypes.h>
-#include <math.h>
 
 int text_open(struct text *t, size_t max_record)
 {
@@ -40,21 +37,6 @@ void text_close(struct text *t)
 	*t = (struct text){0};
 }
 
-size_t text_float(char out[32], double d)
-{
-	int n = 0;
-	for (int digits = 15; digits <= 17; digits++) {
-		n = snprintf(out, 30, "%.*g", digits, d);
-		if (strtod(out, NULL) == d)
-			break;
-	}
-	if (!strpbrk(out, ".e")) {
-		memcpy(out + n, ".0", 3);
-		n += 2;
-	}
-	return (size_t)n;
-}
-
 static bool text_space(uint8_t c)
 {
 	return c == ' ' || c == '\n' || c == '\r' || c == '\t';
@@ -77,10 +59,10 @@ static int text_unwrap(const struct buf *b, struct buf *out)
 	return p < end ? buf_add(out, p, (size_t)(end - p)) : TEXT_E_REFUSED;
 }
 
-static int text_nested(struct text *t, const uint8_t *val, uint32_t len, struct buf *out,
-                       const char **why)
+static int text_json(struct text *t, const uint8_t *val, uint32_t len, struct buf *out,
+                     const char **why)
 {
-	*why = "it is a map or an array";
+	*why = "it has no text";
 	if (!t->json.ops)
 		return TEXT_E_REFUSED;
 	t->in.len = t->out.len = 0;
@@ -97,17 +79,6 @@ static int text_nested(struct text *t, const uint8_t *val, uint32_t len, struct 
 	return r < 0 ? r : text_unwrap(&t->out, out);
 }
 
-static int text_number(const struct mp *v, struct buf *out, const char **why)
-{
-	char s[32];
-	if (v->type == MP_INT)
-		return buf_printf(out, "%" PRIi64, v->i);
-	if (v->type == MP_UINT)
-		return buf_printf(out, "%" PRIu64, v->u);
-	*why = "it is no finite number";
-	return isfinite(v->d) ? buf_add(out, s, text_float(s, v->d)) : TEXT_E_REFUSED;
-}
-
 int text_add(struct text *t, const uint8_t *val, uint32_t len, struct buf *out, const char **why)
 {
 	struct mp v = record_value(val, len);
@@ -117,17 +88,18 @@ int text_add(struct text *t, const uint8_t *val, uint32_t len, struct buf *out, 
 	case MP_BOOL:
 		return buf_add_str(out, v.b ? "true" : "false");
 	case MP_INT:
+		return buf_printf(out, "%" PRIi64, v.i);
 	case MP_UINT:
-	case MP_FLOAT:
-		return text_number(&v, out, why);
+		return buf_printf(out, "%" PRIu64, v.u);
 	case MP_STR:
 		return buf_add(out, v.p, v.len);
 	case MP_BIN:
 		*why = "it is binary and not UTF-8";
 		return mp_utf8_valid(v.p, v.len) ? buf_add(out, v.p, v.len) : TEXT_E_REFUSED;
+	case MP_FLOAT:
 	case MP_ARRAY:
 	case MP_MAP:
-		return text_nested(t, val, len, out, why);
+		return text_json(t, val, len, out, why);
 	default:
 		*why = "it is a msgpack extension";
 		return TEXT_E_REFUSED;

@@ -15,21 +15,17 @@ enum text_error {
 	TEXT_E_REFUSED, /* the value has no text: *why says what it is */
 };
 
-/* What writing nested values needs. By value; a zeroed one refuses nested values. */
+/* What writing floats, maps and arrays needs. By value; a zeroed one refuses them. */
 struct text {
 	struct codec json;
 	void *json_config;
 	struct buf in, out;
 };
 
-/* Makes @t able to write nested values of at most @max_record bytes. 0 or -errno. */
+/* Makes @t able to write values of at most @max_record bytes. 0 or -errno. */
 int text_open(struct text *t, size_t max_record);
 void text_close(struct text *t);
 
 /* Appends the msgpack value [val, val+len) as text. 0, TEXT_E_REFUSED (*@why: static text),
  * -ENOMEM. */
 int text_add(struct text *t, const uint8_t *val, uint32_t len, struct buf *out, const char **why);
-
-/* Writes a finite @d as the shortest decimal that reads back as @d. Returns its length, below 32.
- */
-size_t text_float(char out[32], double d);

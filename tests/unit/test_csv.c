@@ -151,7 +151,7 @@ static void test_encode(void **state)
 	text_encodes(&t, "{\"a\":null}", ",\n");
 	text_encodes(&t, "{\"a\":true,\"b,c\":18446744073709551615}",
 	             "true,18446744073709551615\n");
-	text_encodes(&t, "{\"a\":0.1,\"b,c\":1e300}", "0.1,1e+300\n");
+	text_encodes(&t, "{\"a\":0.1,\"b,c\":1e300}", "0.1,1e300\n");
 	text_encodes(&t, "{\"a\":2.0,\"b,c\":-0.0}", "2.0,-0.0\n");
 	text_encodes(&t, "{\"a\":{\"x\":[1,\"y\"]},\"b,c\":[]}",
 	             "\"{\"\"x\"\":[1,\"\"y\"\"]}\",[]\n");
