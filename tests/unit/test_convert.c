@@ -80,7 +80,7 @@ static void test_float(void **state)
 	gives("float", "9007199254740992", "9.007199254740992e15");
 	gives("float", "9007199254740993", "! a float cannot hold it exactly");
 	gives("float", "18446744073709551615", "! a float cannot hold it exactly");
-	gives("float", "-9223372036854775808", "-9.223372036854775808e18");
+	gives("float", "-9223372036854775808", "-9.223372036854776e18");
 	gives("float", "-9223372036854775807", "! a float cannot hold it exactly");
 	gives("float", "true", "! it is neither text nor a number");
 }
