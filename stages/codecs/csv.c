@@ -355,7 +355,7 @@ static bool csv_header_agrees(struct csv *st, const struct csv_row *row)
 		return false;
 	for (uint32_t i = 0; i < row->n; i++) {
 		const struct csv_span *s = &st->spans[i];
-		if (buf_room(&st->value, s->len) < 0)
+		if (buf_room(&st->value, (size_t)s->len + 1) < 0)
 			return false;
 		size_t n = (size_t)(csv_copy(st, st->value.p, s) - st->value.p);
 		if (!csv_name_is(st, i, st->value.p, n))
@@ -374,7 +374,7 @@ static int csv_names_from(struct csv *st, const struct csv_row *row)
 	int r = 0;
 	for (uint32_t i = 0; i < row->n && r == 0; i++) {
 		const struct csv_span *s = &st->spans[i];
-		r = buf_room(&st->value, s->len);
+		r = buf_room(&st->value, (size_t)s->len + 1);
 		if (r < 0)
 			return r;
 		size_t n = (size_t)(csv_copy(st, st->value.p, s) - st->value.p);

@@ -48,7 +48,8 @@ const struct deb822_config *deb822_config(const struct codec *c)
 static int deb822_open(struct codec *c)
 {
 	struct deb822 *st = c->state;
-	return text_open(&st->text, c->max_record);
+	int r = buf_room(&st->value, 1);
+	return r < 0 ? r : text_open(&st->text, c->max_record);
 }
 
 static void deb822_close(struct codec *c)
