@@ -46,6 +46,8 @@ static bool csv_needs_quotes(const struct csv *st, const uint8_t *p, size_t n)
 	for (size_t i = 0; i < n; i++)
 		if (p[i] == st->delimiter || p[i] == st->quote || p[i] == '\n' || p[i] == '\r')
 			return true;
+	if (n >= 3 && memcmp(p, "\xef\xbb\xbf", 3) == 0) /* would be a byte order mark */
+		return true;
 	return n == 0 && st->n_names == 1;
 }
 

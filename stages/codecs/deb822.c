@@ -45,6 +45,12 @@ const struct deb822_config *deb822_config(const struct codec *c)
 	return c->config ? c->config : &def;
 }
 
+/* Bytes of input that a paragraph, and any line between two, may have. */
+static size_t deb822_limit(const struct codec *c)
+{
+	return 4 * c->max_record;
+}
+
 static int deb822_open(struct codec *c)
 {
 	struct deb822 *st = c->state;
@@ -271,7 +277,8 @@ static bool deb822_comment(const struct deb822_config *cf, const struct deb822_l
 	return cf->comments && l->p < l->end && *l->p == '#';
 }
 
-/* Moves window->p to the first line of a paragraph. False: none in the window (yet). */
+/* Moves window->p to the first line of a paragraph. False: none in the window (yet), or a line
+ * longer than any paragraph may be. */
 static bool deb822_seek(struct codec *c, struct codec_window *w)
 {
 	struct deb822 *st = c->state;
@@ -279,6 +286,8 @@ static bool deb822_seek(struct codec *c, struct codec_window *w)
 	if (st->skip && !deb822_skip(st, w))
 		return false;
 	while (w->p < w->end && deb822_read_line(w->p, w->end, w->last, &l)) {
+		if ((size_t)(l.next - w->p) > deb822_limit(c))
+			return false;
 		if (!l.blank && !deb822_comment(deb822_config(c), &l))
 			return true;
 		w->p = l.next;
@@ -291,7 +300,7 @@ static int deb822_decode(struct codec *c, struct codec_window *w, uint8_t *out, 
 {
 	struct deb822 *st = c->state;
 	const struct deb822_config *cf = deb822_config(c);
-	size_t limit = 4 * c->max_record;
+	size_t limit = deb822_limit(c);
 	if (!deb822_seek(c, w)) {
 		if ((size_t)(w->end - w->p) > limit)
 			return deb822_too_long(c, w, w->p, w->p);

@@ -74,6 +74,18 @@ static void test_too_long(void **state)
 	        "! paragraph longer than a record may be [A: 1234567890123]\n");
 }
 
+static void test_long_comment(void **state)
+{
+	(void)state;
+	text_decodes(
+	        "deb822", NULL, 16,
+	        IN("#345678901234567890123456789012345678901234567890123456789012\nB: 1\n\n"
+	           "#3456789012345678901234567890123456789012345678901234567890123\n\nC: 1\n\n"
+	           "#34567890123456789012345678901234567890123456789012345678901234\n\nD: 1\n"),
+	        "{\"B\":\"1\"}\n{\"C\":\"1\"}\n"
+	        "! paragraph longer than a record may be [#345678901234567]\n{\"D\":\"1\"}\n");
+}
+
 static void test_many_fields(void **state)
 {
 	(void)state;
@@ -187,10 +199,10 @@ static void test_package_index(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_fields),        cmocka_unit_test(test_continuations),
-	        cmocka_unit_test(test_bad),           cmocka_unit_test(test_too_long),
-	        cmocka_unit_test(test_many_fields),   cmocka_unit_test(test_encode),
-	        cmocka_unit_test(test_package_index),
+	        cmocka_unit_test(test_fields),       cmocka_unit_test(test_continuations),
+	        cmocka_unit_test(test_bad),          cmocka_unit_test(test_too_long),
+	        cmocka_unit_test(test_long_comment), cmocka_unit_test(test_many_fields),
+	        cmocka_unit_test(test_encode),       cmocka_unit_test(test_package_index),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
