@@ -1,20 +1,22 @@
 /*
  * Producer `file`: reads files, or standard input (`-`), through a codec.
  *
- * The hard idea: nothing is held between two calls. Each call reads one window at the mark's offset,
- * decodes what is whole in it, and the mark moves with every record made; what is unfinished at the
- * window's end is simply read again next time. So the place to go on after a crash is never anything else
- * than the place to go on in the normal course.
+ * The hard idea: nothing is held between two calls. Each call reads one window at the mark's
+ * offset, decodes what is whole in it, and the mark moves with every record made; what is
+ * unfinished at the window's end is simply read again next time. So the place to go on after a
+ * crash is never anything else than the place to go on in the normal course.
  *
- * Without `follow` the paths are read one after another, each to its end, then the producer has ended. The
- * marks of a run that ended are forgotten by the next one (another arena): it reads everything again.
- * A file that was replaced or cut since the committed mark is read from its beginning, and that is told.
+ * Without `follow` the paths are read one after another, each to its end, then the producer has
+ * ended. The marks of a run that ended are forgotten by the next one (another arena): it reads
+ * everything again. A file that was replaced or cut since the committed mark is read from its
+ * beginning, and that is told.
  *
  * Limits
  *  - standard input and other pipes have no position: after a crash of this worker what it had read
  *    and not yet committed is lost with the pipe;
- *  - a record whose text is longer than the window may grow (eight times the largest record) is rejected
- *    and skipped up to the next newline; in a binary codec the rest of that file cannot be read;
+ *  - a record whose text is longer than the window may grow (eight times the largest record) is
+ * rejected and skipped up to the next newline; in a binary codec the rest of that file cannot be
+ * read;
  *  - compressed files are not read.
  */
 #include "stages/producers/file.h"
@@ -52,7 +54,7 @@ static uint32_t mark_slot(struct stage *st, const struct file_input *in)
 {
 	const struct file_state *s = st->state;
 	return (uint32_t)(sizeof(struct file_head) +
-			  (size_t)(in - s->inputs) * sizeof(struct file_mark));
+	                  (size_t)(in - s->inputs) * sizeof(struct file_mark));
 }
 
 int file_input_save(struct stage *st, struct file_input *in)
@@ -67,7 +69,7 @@ static int save_offset(struct stage *st, struct file_input *in)
 	if (in->stream)
 		return 0;
 	return stage_position(st, mark_slot(st, in) + (uint32_t)offsetof(struct file_mark, offset),
-			      &in->mark.offset, sizeof(in->mark.offset));
+	                      &in->mark.offset, sizeof(in->mark.offset));
 }
 
 bool file_input_print(struct file_input *in, uint64_t size)
@@ -99,10 +101,10 @@ void file_input_begin(struct file_input *in, const struct stat *sb)
 {
 	uint64_t hash = in->mark.path_hash;
 	in->mark = (struct file_mark){
-		.path_hash = hash,
-		.dev = sb->st_dev,
-		.ino = sb->st_ino,
-		.flags = FILE_MARK_USED,
+	        .path_hash = hash,
+	        .dev = sb->st_dev,
+	        .ino = sb->st_ino,
+	        .flags = FILE_MARK_USED,
 	};
 	if (S_ISREG(sb->st_mode))
 		file_input_print(in, (uint64_t)sb->st_size);
@@ -179,7 +181,8 @@ static int moved_on(struct stage *st, void *arg, size_t consumed)
 	return save_offset(st, p->in);
 }
 
-/* Decodes [window, window+len), which stands at mark.offset. Returns the bytes used up, or -errno. */
+/* Decodes [window, window+len), which stands at mark.offset. Returns the bytes used up, or -errno.
+ */
 static ssize_t decode(struct stage *st, struct file_input *in, size_t len, bool last)
 {
 	struct file_state *s = st->state;
@@ -204,13 +207,14 @@ static ssize_t decode(struct stage *st, struct file_input *in, size_t len, bool 
 	return r < 0 ? r : (ssize_t)used;
 }
 
-/* A record that no window can hold: told with its beginning, then skipped. Returns the bytes passed. */
+/* A record that no window can hold: told with its beginning, then skipped. Returns the bytes
+ * passed. */
 static ssize_t give_up_record(struct stage *st, struct file_input *in, size_t len)
 {
 	char at[STAGE_WHY_MAX];
 	snprintf(at, sizeof(at), "%s at byte %llu", in->path, (unsigned long long)in->mark.offset);
 	int r = stage_reject(st, "the record is longer than can be read in one piece",
-			     ((struct file_state *)st->state)->window, len, at);
+	                     ((struct file_state *)st->state)->window, len, at);
 	if (r < 0)
 		return r;
 	in->mark.flags |= FILE_MARK_SKIP;
@@ -300,7 +304,8 @@ static int open_input(struct stage *st, struct file_input *in)
 {
 	struct stat sb;
 	bool is_stdin = strcmp(in->path, "-") == 0;
-	in->fd = is_stdin ? STDIN_FILENO : open(in->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	in->fd = is_stdin ? STDIN_FILENO
+	                  : open(in->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (in->fd < 0 || fstat(in->fd, &sb) < 0) {
 		int r = err_errno();
 		stage_say(st, r, "%s: %s", in->path, strerror(-r));
@@ -313,8 +318,8 @@ static int open_input(struct stage *st, struct file_input *in)
 	    (uint64_t)sb.st_size < in->mark.offset) {
 		if (in->mark.flags & FILE_MARK_USED && in->mark.offset)
 			log_warning("%s is another file than the one read up to byte %llu: read "
-				    "from its beginning",
-				    in->path, (unsigned long long)in->mark.offset);
+			            "from its beginning",
+			            in->path, (unsigned long long)in->mark.offset);
 		file_input_begin(in, &sb);
 		int r = file_input_save(st, in);
 		if (r < 0)
@@ -400,7 +405,7 @@ static int start(struct stage *st)
 	struct file_head head;
 	memcpy(&head, st->position, sizeof(head));
 	bool known = head.magic == FILE_MAGIC && head.version == FILE_VERSION &&
-		     head.marks <= FILE_INPUTS_MAX;
+	             head.marks <= FILE_INPUTS_MAX;
 	if (!st->position_fresh && known)
 		take_marks(st, &head);
 	else if (!st->position_fresh)
@@ -410,7 +415,7 @@ static int start(struct stage *st)
 	int r = stage_position(st, 0, &head, sizeof(head));
 	for (size_t i = 0; i < s->n && r == 0; i++)
 		r = stage_position(st, mark_slot(st, &s->inputs[i]), &s->inputs[i].mark,
-				   sizeof(struct file_mark));
+		                   sizeof(struct file_mark));
 	s->started = r == 0;
 	return r;
 }
@@ -502,7 +507,7 @@ static void file_check(void *config, const struct node *node, struct complaints 
 	const struct node *at = node_get(node, "path");
 	if (cfg->path.n > FILE_INPUTS_MAX)
 		complain(c, at, "%zu paths are more than one producer takes (%d)", cfg->path.n,
-			 FILE_INPUTS_MAX);
+		         FILE_INPUTS_MAX);
 	for (size_t i = 0; i < cfg->path.n; i++) {
 		if (cfg->follow && strcmp(cfg->path.v[i], "-") == 0)
 			complain(c, at, "standard input (-) cannot be followed");
@@ -513,53 +518,53 @@ static void file_check(void *config, const struct node *node, struct complaints 
 }
 
 static const struct option file_options[] = {
-	{.name = "path",
-	 .type = OPTION_STRINGS,
-	 .offset = offsetof(struct file_config, path),
-	 .required = true,
-	 .help = "the file to read, or a list of them; - is standard input"},
-	{.name = "follow",
-	 .type = OPTION_BOOL,
-	 .offset = offsetof(struct file_config, follow),
-	 .def = "false",
-	 .help = "wait for more at the end, through rotation; without it the producer ends there"},
-	{.name = "read_buffer",
-	 .type = OPTION_SIZE,
-	 .offset = offsetof(struct file_config, read_buffer),
-	 .def = "256KiB",
-	 .min = 512,
-	 .max = 67108864,
-	 .help = "bytes read at a time; grows for a long record, to 8 times the largest one"},
-	{.name = "poll",
-	 .type = OPTION_DURATION,
-	 .offset = offsetof(struct file_config, poll),
-	 .def = "1s",
-	 .min = 0.001,
-	 .max = 3600,
-	 .help = "follow: how often to look where the kernel does not tell (NFS)"},
-	{.name = "rotate_wait",
-	 .type = OPTION_DURATION,
-	 .offset = offsetof(struct file_config, rotate_wait),
-	 .def = "5s",
-	 .max = 86400,
-	 .help = "follow: how long a file that was renamed or removed is still read"},
-	OPTION_END,
+        {.name = "path",
+         .type = OPTION_STRINGS,
+         .offset = offsetof(struct file_config, path),
+         .required = true,
+         .help = "the file to read, or a list of them; - is standard input"},
+        {.name = "follow",
+         .type = OPTION_BOOL,
+         .offset = offsetof(struct file_config, follow),
+         .def = "false",
+         .help = "wait for more at the end, through rotation; without it the producer ends there"},
+        {.name = "read_buffer",
+         .type = OPTION_SIZE,
+         .offset = offsetof(struct file_config, read_buffer),
+         .def = "256KiB",
+         .min = 512,
+         .max = 67108864,
+         .help = "bytes read at a time; grows for a long record, to 8 times the largest one"},
+        {.name = "poll",
+         .type = OPTION_DURATION,
+         .offset = offsetof(struct file_config, poll),
+         .def = "1s",
+         .min = 0.001,
+         .max = 3600,
+         .help = "follow: how often to look where the kernel does not tell (NFS)"},
+        {.name = "rotate_wait",
+         .type = OPTION_DURATION,
+         .offset = offsetof(struct file_config, rotate_wait),
+         .def = "5s",
+         .max = 86400,
+         .help = "follow: how long a file that was renamed or removed is still read"},
+        OPTION_END,
 };
 
 const struct stage_ops file_producer = {
-	.name = "file",
-	.kind = STAGE_PRODUCER,
-	.flags = STAGE_SINGLE | STAGE_CODEC,
-	.help = "reads files, once or as they grow, and standard input",
-	.example = "type: file\n"
-		   "path: /var/log/nginx/access.json\n"
-		   "codec: json\n"
-		   "follow: true\n",
-	.options = file_options,
-	.config_size = sizeof(struct file_config),
-	.state_size = sizeof(struct file_state),
-	.check = file_check,
-	.open = file_open,
-	.close = file_close,
-	.produce = file_produce,
+        .name = "file",
+        .kind = STAGE_PRODUCER,
+        .flags = STAGE_SINGLE | STAGE_CODEC,
+        .help = "reads files, once or as they grow, and standard input",
+        .example = "type: file\n"
+                   "path: /var/log/nginx/access.json\n"
+                   "codec: json\n"
+                   "follow: true\n",
+        .options = file_options,
+        .config_size = sizeof(struct file_config),
+        .state_size = sizeof(struct file_state),
+        .check = file_check,
+        .open = file_open,
+        .close = file_close,
+        .produce = file_produce,
 };

@@ -1,20 +1,21 @@
 /*
  * Following files through rotation: which file to read now.
  *
- * The hard idea: a mark names an inode, and finding that inode is the same work in every case: after a
- * restart, after a rename under us, after two rotations while the daemon was down. It is looked for under
- * the path, then under the path's rotated names (`path.1`, `path-20250131`, ...: a dot or a dash,
- * then digits and separators only). When it is read to its end (MARK_DONE) the next one is the oldest
- * among them that was written later than it, or else what the path leads to now.
+ * The hard idea: a mark names an inode, and finding that inode is the same work in every case:
+ * after a restart, after a rename under us, after two rotations while the daemon was down. It is
+ * looked for under the path, then under the path's rotated names (`path.1`, `path-20250131`, ...: a
+ * dot or a dash, then digits and separators only). When it is read to its end (MARK_DONE) the next
+ * one is the oldest among them that was written later than it, or else what the path leads to now.
  *
  *   open file, path leads to it             read on; size under the offset: it was cut, start at 0
  *   path leads elsewhere (renamed, removed) read on for `rotate_wait`: its writer may not know yet;
- *                                           then take a last line without newline too, and mark it DONE
- *   no file open                            find the next one; none: look again when told or after `poll`
+ *                                           then take a last line without newline too, and mark it
+ * DONE no file open                            find the next one; none: look again when told or
+ * after `poll`
  *
  * Limits
- *  - a file that is copied and cut (logrotate's copytruncate) loses what was written between our last read
- *    and the cut; it is told, and only seen when the size or the first bytes show it;
+ *  - a file that is copied and cut (logrotate's copytruncate) loses what was written between our
+ * last read and the cut; it is told, and only seen when the size or the first bytes show it;
  *  - rotated files that are compressed or moved to another directory are not found: told, too;
  *  - a rotated file whose modification time is set later by hand (touch) is taken for a newer one.
  */
@@ -33,7 +34,8 @@ static void close_dir(DIR **d)
 		closedir(*d);
 }
 
-/* ---- waking ------------------------------------------------------------------------------------ */
+/* ---- waking ------------------------------------------------------------------------------------
+ */
 
 /* The directory of @path, as text in @dir. */
 static void directory_of(const char *path, char dir[PATH_MAX])
@@ -88,8 +90,8 @@ static void watch_file(struct file_state *s, struct file_input *in, const char *
 {
 	in->watch = -1;
 	if (s->notify >= 0)
-		in->watch = inotify_add_watch(s->notify, name,
-					      IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF);
+		in->watch =
+		        inotify_add_watch(s->notify, name, IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF);
 }
 
 static void let_go(struct stage *st, struct file_input *in)
@@ -100,14 +102,15 @@ static void let_go(struct stage *st, struct file_input *in)
 	file_input_close(st, in);
 }
 
-/* ---- finding ----------------------------------------------------------------------------------- */
+/* ---- finding -----------------------------------------------------------------------------------
+ */
 
 struct search {
 	struct file_input *in;
 	char name[PATH_MAX]; /* what was found */
 	struct timespec after;
 	struct timespec best;
-	int fd;              /* the found file; -1 */
+	int fd; /* the found file; -1 */
 	struct stat sb;
 };
 
@@ -247,20 +250,22 @@ static int find_file(struct stage *st, struct file_input *in)
 	if (each_name(&f, is_marked))
 		return resume_file(st, in, &f);
 	if (!(in->mark.flags & FILE_MARK_DONE) && !in->told)
-		log_warning("%s: the file read up to byte %llu is gone or was replaced; what it had "
-			    "behind is not read",
-			    in->path, (unsigned long long)in->mark.offset);
+		log_warning(
+		        "%s: the file read up to byte %llu is gone or was replaced; what it had "
+		        "behind is not read",
+		        in->path, (unsigned long long)in->mark.offset);
 	return begin_file(st, in, in->path);
 }
 
-/* ---- reading ----------------------------------------------------------------------------------- */
+/* ---- reading -----------------------------------------------------------------------------------
+ */
 
 /* The file was cut, or cut and written anew, under us. */
 static int start_over(struct stage *st, struct file_input *in, const struct stat *sb)
 {
 	log_warning("%s was cut (copytruncate?) after byte %llu was read: what was written between "
-		    "may be lost; reading it from its beginning",
-		    in->path, (unsigned long long)in->mark.offset);
+	            "may be lost; reading it from its beginning",
+	            in->path, (unsigned long long)in->mark.offset);
 	file_input_begin(in, sb);
 	int r = file_input_save(st, in);
 	return r < 0 ? r : file_input_start(st, in, in->path);
