@@ -40,6 +40,7 @@
 
 enum {
 	UNIT_MAX = 8 << 20, /* bytes written as one unit at most */
+	HEADER_MAX = 65536, /* bytes of a header line */
 };
 
 static int file_begin(struct stage *st)
@@ -62,6 +63,26 @@ static int file_begin(struct stage *st)
 	return r ? r : file_out_check(st);
 }
 
+/* Lets the codec read the header of a file that it goes on in, if its files have one. */
+static int read_header(struct stage *st, const uint8_t *rec, size_t len)
+{
+	const struct file_out_config *cfg = st->config;
+	struct file_out_state *s = st->state;
+	struct codec *c = st->codec;
+	_cleanup_(buf_deinit) struct buf in = {0};
+	int r = c->ops->head ? c->ops->head(c, rec, len, &in) : 0;
+	s->header_due = false;
+	if (r != 0 || in.len == 0)
+		return r;
+	in.len = 0;
+	if (buf_room(&in, HEADER_MAX) < 0)
+		return -ENOMEM;
+	ssize_t n = pread(s->fd, in.p, HEADER_MAX, 0);
+	if (n <= 0 || c->ops->prologue(c, in.p, (size_t)n) <= 0)
+		log_warning("%s: its header line cannot be read", cfg->path);
+	return 0;
+}
+
 /* What comes before the unit's first record. */
 static int start_output(struct stage *st, const uint8_t *rec, size_t len)
 {
@@ -70,6 +91,8 @@ static int start_output(struct stage *st, const uint8_t *rec, size_t len)
 	int r = 0;
 	if (s->newline_due)
 		r = buf_add_byte(&s->out, '\n');
+	if (r == 0 && s->header_due)
+		r = read_header(st, rec, len);
 	if (r == 0 && c->ops->head && s->now.offset == 0)
 		r = c->ops->head(c, rec, len, &s->out);
 	return r;
@@ -298,7 +321,7 @@ static const struct option file_options[] = {
         OPTION_END,
 };
 
-const struct stage_ops file_consumer = {
+const struct stage_ops consumer_file = {
         .name = "file",
         .kind = STAGE_CONSUMER,
         .flags = STAGE_SINGLE | STAGE_CODEC | STAGE_OUTSIDE,

@@ -51,6 +51,7 @@ struct file_out_state {
 	bool anchor_set;           /* finish() has put the name into the position */
 	bool written;              /* this unit's bytes are in the file */
 	bool newline_due;          /* the file's last line was not ended */
+	bool header_due;           /* the codec does not know yet what header the file has */
 	bool prune_due;
 	bool reopen_due;
 	bool cut_due;           /* bytes of a failed unit are still behind the end */

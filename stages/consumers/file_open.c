@@ -208,6 +208,7 @@ int file_out_open(struct stage *st, const struct file_out_mark *mark)
 	}
 	s->written = false;
 	s->cut_due = false;
+	s->header_due = s->now.offset > 0 && st->codec->ops->has_prologue;
 	s->sure = s->now;
 	file_out_deadline(st);
 	return 0;

@@ -442,7 +442,7 @@ static const struct option sqlite_options[] = {
         OPTION_END,
 };
 
-const struct stage_ops sqlite_consumer = {
+const struct stage_ops consumer_sqlite = {
         .name = "sqlite",
         .kind = STAGE_CONSUMER,
         .flags = STAGE_TRANSACTION | STAGE_OUTSIDE,

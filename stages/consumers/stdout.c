@@ -96,7 +96,7 @@ static void stdout_close(struct stage *st)
 	buf_deinit(&((struct stdout_state *)st->state)->out);
 }
 
-const struct stage_ops stdout_consumer = {
+const struct stage_ops consumer_stdout = {
         .name = "stdout",
         .kind = STAGE_CONSUMER,
         .flags = STAGE_SINGLE | STAGE_CODEC | STAGE_OUTSIDE,

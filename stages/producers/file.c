@@ -50,26 +50,14 @@ static ssize_t read_at(int fd, uint8_t *p, size_t len, uint64_t offset)
 	return (ssize_t)got;
 }
 
-static uint32_t mark_slot(struct stage *st, const struct file_input *in)
-{
-	const struct file_state *s = st->state;
-	return (uint32_t)(sizeof(struct file_head) +
-	                  (size_t)(in - s->inputs) * sizeof(struct file_mark));
-}
-
 int file_input_save(struct stage *st, struct file_input *in)
 {
+	const struct file_state *s = st->state;
 	if (in->stream)
 		return 0;
-	return stage_position(st, mark_slot(st, in), &in->mark, sizeof(in->mark));
-}
-
-static int save_offset(struct stage *st, struct file_input *in)
-{
-	if (in->stream)
-		return 0;
-	return stage_position(st, mark_slot(st, in) + (uint32_t)offsetof(struct file_mark, offset),
-	                      &in->mark.offset, sizeof(in->mark.offset));
+	size_t off = offsetof(struct file_position, marks) +
+	             (size_t)(in - s->inputs) * sizeof(struct file_mark);
+	return stage_position(st, (uint32_t)off, &in->mark, sizeof(in->mark));
 }
 
 bool file_input_print(struct file_input *in, uint64_t size)
@@ -178,7 +166,7 @@ static int moved_on(struct stage *st, void *arg, size_t consumed)
 {
 	struct progress *p = arg;
 	p->in->mark.offset = p->base + consumed;
-	return save_offset(st, p->in);
+	return file_input_save(st, p->in);
 }
 
 /* Decodes [window, window+len), which stands at mark.offset. Returns the bytes used up, or -errno.
@@ -202,7 +190,7 @@ static ssize_t decode(struct stage *st, struct file_input *in, size_t len, bool 
 	size_t used = (size_t)(w.p - s->window);
 	if (p.base + used != in->mark.offset) {
 		in->mark.offset = p.base + used;
-		r = save_offset(st, in);
+		r = file_input_save(st, in);
 	}
 	return r < 0 ? r : (ssize_t)used;
 }
@@ -378,44 +366,55 @@ static int produce_follow(struct stage *st)
 	return STAGE_E_IDLE;
 }
 
+static void forget_marks(struct file_state *s)
+{
+	for (size_t i = 0; i < s->n; i++)
+		s->inputs[i].mark = (struct file_mark){.path_hash = s->inputs[i].mark.path_hash};
+}
+
 /* The committed marks of the paths that are still configured. */
-static void take_marks(struct stage *st, const struct file_head *head)
+static void take_marks(struct stage *st, const struct file_position *p)
 {
 	struct file_state *s = st->state;
 	const struct file_config *cfg = st->config;
 	bool ended = true;
-	for (unsigned i = 0; i < head->marks; i++) {
-		struct file_mark m;
-		memcpy(&m, st->position + sizeof(*head) + i * sizeof(m), sizeof(m));
-		ended &= (m.flags & FILE_MARK_DONE) != 0;
-		for (size_t j = 0; j < s->n; j++)
-			if (s->inputs[j].mark.path_hash == m.path_hash)
-				s->inputs[j].mark = m;
+	bool all_known = true;
+	for (unsigned i = 0; i < p->head.marks; i++)
+		ended &= (p->marks[i].flags & FILE_MARK_DONE) != 0;
+	for (size_t j = 0; j < s->n; j++) {
+		unsigned i = 0;
+		while (i < p->head.marks && p->marks[i].path_hash != s->inputs[j].mark.path_hash)
+			i++;
+		if (i < p->head.marks)
+			s->inputs[j].mark = p->marks[i];
+		else
+			all_known = false;
 	}
-	if (cfg->follow || !ended || memcmp(head->epoch, st->commit_id.epoch, 16) == 0)
-		return;
-	for (size_t j = 0; j < s->n; j++)
-		s->inputs[j].mark = (struct file_mark){.path_hash = s->inputs[j].mark.path_hash};
+	/* a run that ended is over; a path that was added to it is not */
+	bool same_arena = memcmp(p->head.epoch, st->commit_id.epoch, sizeof(p->head.epoch)) == 0;
+	if (!cfg->follow && ended && (all_known || !same_arena))
+		forget_marks(s);
 }
 
 /* Takes over the committed position and lays it out anew for the paths of today. */
 static int start(struct stage *st)
 {
 	struct file_state *s = st->state;
-	struct file_head head;
-	memcpy(&head, st->position, sizeof(head));
-	bool known = head.magic == FILE_MAGIC && head.version == FILE_VERSION &&
-	             head.marks <= FILE_INPUTS_MAX;
+	struct file_position p;
+	memcpy(&p, st->position, sizeof(p));
+	bool known = p.head.magic == FILE_MAGIC && p.head.version == FILE_VERSION &&
+	             p.head.marks <= FILE_INPUTS_MAX;
 	if (!st->position_fresh && known)
-		take_marks(st, &head);
+		take_marks(st, &p);
 	else if (!st->position_fresh)
 		log_warning("the stored position is not one of a file producer: starts anew");
-	head = (struct file_head){FILE_MAGIC, FILE_VERSION, (uint16_t)s->n, {0}, {0}};
-	memcpy(head.epoch, st->commit_id.epoch, sizeof(head.epoch));
-	int r = stage_position(st, 0, &head, sizeof(head));
-	for (size_t i = 0; i < s->n && r == 0; i++)
-		r = stage_position(st, mark_slot(st, &s->inputs[i]), &s->inputs[i].mark,
-		                   sizeof(struct file_mark));
+	memset(&p, 0, sizeof(p));
+	p.head = (struct file_head){FILE_MAGIC, FILE_VERSION, (uint16_t)s->n, {0}, {0}};
+	memcpy(p.head.epoch, st->commit_id.epoch, sizeof(p.head.epoch));
+	for (size_t i = 0; i < s->n; i++)
+		p.marks[i] = s->inputs[i].mark;
+	size_t len = offsetof(struct file_position, marks) + s->n * sizeof(struct file_mark);
+	int r = stage_position(st, 0, &p, (uint32_t)len);
 	s->started = r == 0;
 	return r;
 }
@@ -551,7 +550,7 @@ static const struct option file_options[] = {
         OPTION_END,
 };
 
-const struct stage_ops file_producer = {
+const struct stage_ops producer_file = {
         .name = "file",
         .kind = STAGE_PRODUCER,
         .flags = STAGE_SINGLE | STAGE_CODEC,

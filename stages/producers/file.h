@@ -13,8 +13,8 @@
 #include "stages/stage.h"
 
 enum {
-	FILE_INPUTS_MAX = 1000,
-	FILE_PRINT_MAX = 256, /* first bytes of a file that go into its fingerprint */
+	FILE_INPUTS_MAX = 100, /* all their marks fit one commit */
+	FILE_PRINT_MAX = 256,  /* first bytes of a file that go into its fingerprint */
 	FILE_MAGIC = 0x534c4650,
 	FILE_VERSION = 1,
 };
@@ -46,9 +46,13 @@ struct file_mark {
 
 _Static_assert(sizeof(struct file_head) == 64, "stored");
 _Static_assert(sizeof(struct file_mark) == 64, "stored");
-_Static_assert(sizeof(struct file_head) + FILE_INPUTS_MAX * sizeof(struct file_mark) <=
-                       STAGE_POSITION_MAX,
-               "fits");
+
+struct file_position {
+	struct file_head head;
+	struct file_mark marks[FILE_INPUTS_MAX];
+};
+
+_Static_assert(sizeof(struct file_position) <= 8192, "a commit takes no more at once");
 
 struct file_config {
 	struct strings path;
