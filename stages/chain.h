@@ -21,6 +21,7 @@ struct chain {
 	struct state *kv;    /* set by the owner before chain_open when a step is STAGE_STATEFUL, else NULL */
 	struct origin origin; /* of the input record in hand (ordinal unused) */
 	uint32_t emitted;    /* records emitted or rejected so far for the input record in hand */
+	bool absorbed;       /* a record made of the one in hand went into a step's state */
 };
 
 /* What became of an input record: STAGE_OK (it left the chain, or others made of it did; see
