@@ -1,5 +1,6 @@
 /*
- * What tests of stages with files share: a temporary directory, files in it, a stage with its codec.
+ * What tests of stages with files share: a temporary directory, files in it, a stage with its
+ * codec.
  */
 #pragma once
 
@@ -29,12 +30,12 @@ static inline void files_remove(const char *dir)
 	assert_int_equal(system(command), 0);
 }
 
-/* Two names made by turns: enough for one call. */
+/* A name that stays valid for the next 63 calls. */
 static inline const char *files_name(const char *dir, const char *name)
 {
-	static char names[4][PATH_MAX];
+	static char names[64][PATH_MAX];
 	static unsigned turn;
-	char *p = names[turn++ % 4];
+	char *p = names[turn++ % 64];
 	snprintf(p, PATH_MAX, "%s/%s", dir, name);
 	return p;
 }
