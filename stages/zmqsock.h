@@ -47,24 +47,24 @@ struct zmqsock_config {
 
 extern const struct option zmqsock_curve_options[];
 
-/* The options every ZeroMQ stage has; @type: its config struct, @member: the struct zmqsock_config in it. */
-#define ZMQSOCK_OPTIONS(type, member)                                                              \
+/* The options every ZeroMQ stage has; @config: its config struct, @member: the struct zmqsock_config in it. */
+#define ZMQSOCK_OPTIONS(config, member)                                                              \
 	{.name = "listen",                                                                         \
 	 .type = OPTION_STRINGS,                                                                   \
-	 .offset = offsetof(type, member.listen),                                                  \
+	 .offset = offsetof(config, member.listen),                                                  \
 	 .help = "endpoints to bind: tcp://ADDRESS:PORT or ipc://PATH"},                           \
 		{.name = "connect",                                                                \
 		 .type = OPTION_STRINGS,                                                           \
-		 .offset = offsetof(type, member.connect),                                         \
+		 .offset = offsetof(config, member.connect),                                         \
 		 .help = "endpoints to connect to (either this or listen)"},                       \
 		{.name = "curve",                                                                  \
 		 .type = OPTION_SUB,                                                               \
-		 .offset = offsetof(type, member.curve),                                           \
+		 .offset = offsetof(config, member.curve),                                           \
 		 .sub = zmqsock_curve_options,                                                     \
 		 .help = "CURVE keys: encryption, and who is let in"},                             \
 		{.name = "insecure",                                                               \
 		 .type = OPTION_BOOL,                                                              \
-		 .offset = offsetof(type, member.insecure),                                        \
+		 .offset = offsetof(config, member.insecure),                                        \
 		 .def = "false",                                                                   \
 		 .help = "listen on other than loopback addresses without CURVE"}
 
