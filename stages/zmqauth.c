@@ -1,14 +1,16 @@
 /*
- * Who may come in: CURVE keys from files, and the authenticator libzmq asks over inproc (ZAP, RFC 27).
+ * Who may come in: CURVE keys from files, and the authenticator libzmq asks over inproc (ZAP, RFC
+ * 27).
  *
- * The list of clients is a directory: each file in it holds one public key, either the bare 40 characters of
- * Z85 or a certificate as czmq and pyzmq write it (`public-key = "..."`). It is read again when the
- * directory has changed, so a client is added by putting a file there. What the daemon knows a client by
- * afterwards is its key's fingerprint, the first 8 bytes of SHA-256, as ZAP user id.
+ * The list of clients is a directory: each file in it holds one public key, either the bare 40
+ * characters of Z85 or a certificate as czmq and pyzmq write it (`public-key = "..."`). It is read
+ * again when the directory has changed, so a client is added by putting a file there. What the
+ * daemon knows a client by afterwards is its key's fingerprint, the first 8 bytes of SHA-256, as
+ * ZAP user id.
  *
  * Invariant: each request that is received gets exactly one answer, also a malformed one. Without a
- * directory everybody is let in while there is room; with one nobody is who is not on the list, also when the
- * directory cannot be read.
+ * directory everybody is let in while there is room; with one nobody is who is not on the list,
+ * also when the directory cannot be read.
  */
 #include "stages/zmqsock.h"
 
@@ -43,8 +45,9 @@ struct zmqsock_auth {
 
 static bool z85(const char *p, size_t len)
 {
-	static const char alphabet[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				       ".-:+=^!/*?&<>()[]{}@%$#";
+	static const char alphabet[] =
+	        "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	        ".-:+=^!/*?&<>()[]{}@%$#";
 	return len == ZMQSOCK_KEY_LEN - 1 && strspn(p, alphabet) >= len;
 }
 
@@ -221,7 +224,7 @@ static int receive(void *sock, struct request *rq)
 		char junk[1];
 		bool room = rq->n < ZAP_FRAMES;
 		int n = zmq_recv(sock, room ? rq->frame[rq->n] : junk, room ? ZAP_FRAME_MAX : 1,
-				 ZMQ_DONTWAIT);
+		                 ZMQ_DONTWAIT);
 		if (n < 0)
 			return errno == EAGAIN || errno == EINTR ? 1 : err_errno();
 		if (room)
@@ -255,15 +258,16 @@ int zmqsock_auth_serve(struct zmqsock_auth *a, bool full)
 	int r;
 	while ((r = receive(a->sock, &rq)) == 0) {
 		char user[ZMQSOCK_USER_ID_LEN] = "";
-		/* 300 is "not now": libzmq closes the connection, and the client tries again later */
+		/* 300 is "not now": libzmq closes the connection, and the client tries again later
+		 */
 		const char *status = full ? "300" : judge(a, &rq, user);
 		struct zmqproto_frame reply[] = {
-			zmqproto_word("1.0"),
-			{rq.frame[1], rq.n > 1 && rq.len[1] <= ZAP_FRAME_MAX ? rq.len[1] : 0},
-			zmqproto_word(status),
-			zmqproto_word(*status == '2' ? "OK" : "refused"),
-			zmqproto_word(user),
-			zmqproto_word(""),
+		        zmqproto_word("1.0"),
+		        {rq.frame[1], rq.n > 1 && rq.len[1] <= ZAP_FRAME_MAX ? rq.len[1] : 0},
+		        zmqproto_word(status),
+		        zmqproto_word(*status == '2' ? "OK" : "refused"),
+		        zmqproto_word(user),
+		        zmqproto_word(""),
 		};
 		r = zmqsock_send(a->sock, reply, sizeof(reply) / sizeof(*reply));
 		if (r < 0)

@@ -1,9 +1,10 @@
 /*
- * What a ZeroMQ stage's configuration must be, beyond the types of its options: endpoints that exist, one
- * way to attach, keys that go together, and no door left open to the network without saying so.
+ * What a ZeroMQ stage's configuration must be, beyond the types of its options: endpoints that
+ * exist, one way to attach, keys that go together, and no door left open to the network without
+ * saying so.
  *
- * An address counts as loopback when it says so itself (127.x.x.x, [::1], localhost, the interface lo): names
- * are not resolved, for the answer could be another one when the worker binds.
+ * An address counts as loopback when it says so itself (127.x.x.x, [::1], localhost, the interface
+ * lo): names are not resolved, for the answer could be another one when the worker binds.
  */
 #include "stages/zmqsock.h"
 
@@ -11,23 +12,23 @@
 #include <sys/un.h>
 
 const struct option zmqsock_curve_options[] = {
-	{.name = "server_secret",
-	 .type = OPTION_STRING,
-	 .offset = offsetof(struct zmqsock_curve, server_secret),
-	 .help = "listening: file:PATH of the secret key"},
-	{.name = "clients",
-	 .type = OPTION_STRING,
-	 .offset = offsetof(struct zmqsock_curve, clients),
-	 .help = "listening: directory with the public keys that are let in, one a file"},
-	{.name = "server_key",
-	 .type = OPTION_STRING,
-	 .offset = offsetof(struct zmqsock_curve, server_key),
-	 .help = "connecting: the server's public key, or file:PATH of it"},
-	{.name = "secret",
-	 .type = OPTION_STRING,
-	 .offset = offsetof(struct zmqsock_curve, secret),
-	 .help = "connecting: file:PATH of the own secret key"},
-	OPTION_END,
+        {.name = "server_secret",
+         .type = OPTION_STRING,
+         .offset = offsetof(struct zmqsock_curve, server_secret),
+         .help = "listening: file:PATH of the secret key"},
+        {.name = "clients",
+         .type = OPTION_STRING,
+         .offset = offsetof(struct zmqsock_curve, clients),
+         .help = "listening: directory with the public keys that are let in, one a file"},
+        {.name = "server_key",
+         .type = OPTION_STRING,
+         .offset = offsetof(struct zmqsock_curve, server_key),
+         .help = "connecting: the server's public key, or file:PATH of it"},
+        {.name = "secret",
+         .type = OPTION_STRING,
+         .offset = offsetof(struct zmqsock_curve, secret),
+         .help = "connecting: file:PATH of the own secret key"},
+        OPTION_END,
 };
 
 static bool starts(const char *s, const char *with)
@@ -51,8 +52,8 @@ static const char *endpoint_wrong(const char *e, bool listen)
 		if (!e[6])
 			return "ipc:// needs a path";
 		return strlen(e + 6) < sizeof(((struct sockaddr_un *)0)->sun_path)
-			       ? NULL
-			       : "the path is longer than the 107 characters the kernel takes";
+		               ? NULL
+		               : "the path is longer than the 107 characters the kernel takes";
 	}
 	if (!starts(e, "tcp://"))
 		return "an endpoint is tcp://ADDRESS:PORT or ipc://PATH";
@@ -74,7 +75,7 @@ static const struct node *node_of(const struct node *map, const char *key, size_
 }
 
 static void check_endpoints(const struct strings *s, const char *key, const struct node *node,
-			    struct complaints *c)
+                            struct complaints *c)
 {
 	for (size_t i = 0; i < s->n; i++) {
 		const char *wrong = endpoint_wrong(s->v[i], strcmp(key, "listen") == 0);
@@ -84,20 +85,20 @@ static void check_endpoints(const struct strings *s, const char *key, const stru
 }
 
 static void check_open_door(const struct zmqsock_config *cfg, const struct node *node,
-			    struct complaints *c)
+                            struct complaints *c)
 {
 	if (cfg->insecure || cfg->curve.server_secret)
 		return;
 	for (size_t i = 0; i < cfg->listen.n; i++)
 		if (!loopback(cfg->listen.v[i]))
 			complain(c, node_of(node, "listen", i),
-				 "%s is reachable from outside: give `curve:` keys, or say "
-				 "`insecure: true`",
-				 cfg->listen.v[i]);
+			         "%s is reachable from outside: give `curve:` keys, or say "
+			         "`insecure: true`",
+			         cfg->listen.v[i]);
 }
 
 static void check_curve(const struct zmqsock_config *cfg, const struct node *node,
-			struct complaints *c)
+                        struct complaints *c)
 {
 	const struct zmqsock_curve *k = &cfg->curve;
 	const struct node *at = node_of(node, "curve", 0);

@@ -1,8 +1,9 @@
 /*
  * The client's side of the acknowledged protocol; see zmqclient.h.
  *
- * Invariants: messages with acked < sequence < next are held in the ring, at most `cap` of them; the ones below
- * `cursor` have been given to the socket; nothing is sent unless READY came since the last HELLO.
+ * Invariants: messages with acked < sequence < next are held in the ring, at most `cap` of them;
+ * the ones below `cursor` have been given to the socket; nothing is sent unless READY came since
+ * the last HELLO.
  */
 #include "stages/zmqclient.h"
 
@@ -32,11 +33,11 @@ static int64_t monotonic(void)
 int zmqclient_init(struct zmqclient *c, void *sock, uint64_t cap, uint64_t next)
 {
 	*c = (struct zmqclient){.sock = sock,
-				.cap = cap,
-				.next = next,
-				.acked = next - 1,
-				.cursor = next,
-				.silence = SECOND};
+	                        .cap = cap,
+	                        .next = next,
+	                        .acked = next - 1,
+	                        .cursor = next,
+	                        .silence = SECOND};
 	c->ring = calloc(cap, sizeof(*c->ring));
 	if (!c->ring)
 		return -ENOMEM;
@@ -87,9 +88,9 @@ static int send_hello(struct zmqclient *c, int64_t now)
 {
 	char next[ZMQPROTO_NUMBER_MAX];
 	struct zmqproto_frame f[] = {
-		zmqproto_word("HELLO"),
-		zmqproto_word("1"),
-		zmqproto_number(next, c->acked + 1),
+	        zmqproto_word("HELLO"),
+	        zmqproto_word("1"),
+	        zmqproto_number(next, c->acked + 1),
 	};
 	int r = zmqsock_send(c->sock, f, 3);
 	if (r == 0) {
@@ -109,7 +110,8 @@ static int send_one(struct zmqclient *c)
 		return err_errno();
 	_cleanup_(zmqsock_msg_close) zmq_msg_t copy;
 	zmq_msg_init(&copy);
-	if (zmq_msg_copy(&copy, &c->ring[c->cursor % c->cap]) || zmq_msg_send(&copy, c->sock, 0) < 0)
+	if (zmq_msg_copy(&copy, &c->ring[c->cursor % c->cap]) ||
+	    zmq_msg_send(&copy, c->sock, 0) < 0)
 		return err_errno();
 	c->cursor++;
 	return 0;
@@ -169,14 +171,16 @@ static int on_ready(struct zmqclient *c, const struct zmqproto *m)
 	c->last = m->sequence;
 	c->window = m->count ? m->count : 1;
 	if (m->sequence < c->acked) {
-		/* it has forgotten this client, or has lost what it had acknowledged: HELLO will tell */
+		/* it has forgotten this client, or has lost what it had acknowledged: HELLO will
+		 * tell */
 		if (c->ready || ++c->behind < BEHIND_MAX) {
 			zmqclient_hello(c);
 			return 0;
 		}
 		snprintf(c->why, sizeof(c->why),
-			 "the daemon has messages up to %" PRIu64 ", though it acknowledged %" PRIu64,
-			 m->sequence, c->acked);
+		         "the daemon has messages up to %" PRIu64
+		         ", though it acknowledged %" PRIu64,
+		         m->sequence, c->acked);
 		return ZMQCLIENT_E_REFUSED;
 	}
 	c->behind = 0;
@@ -192,16 +196,17 @@ static int on_ack(struct zmqclient *c, const struct zmqproto *m)
 {
 	static const struct zmqproto_frame none = {"", 0};
 	if (m->sequence >= c->next && m->sequence > c->acked)
-		return refused(c, "a message was acknowledged that was never sent: does somebody "
-				  "else use this id?",
-			       &none);
+		return refused(c,
+		               "a message was acknowledged that was never sent: does somebody "
+		               "else use this id?",
+		               &none);
 	release(c, m->sequence);
 	if (m->kind == ZMQPROTO_NAK) {
 		int len = m->text.len < ZMQPROTO_REASON_MAX ? (int)m->text.len
-							     : ZMQPROTO_REASON_MAX - 1;
+		                                            : ZMQPROTO_REASON_MAX - 1;
 		if (!c->naks++)
 			snprintf(c->nak_why, sizeof(c->nak_why), "%.*s", len,
-				 (const char *)m->text.p);
+			         (const char *)m->text.p);
 		c->nak_records += m->count;
 	}
 	return 0;
@@ -267,7 +272,7 @@ int zmqclient_work(struct zmqclient *c, int timeout_ms)
 		return r ? r : transmit(c);
 	bool wants_out = may_send(c) || (!c->ready && !c->hello_at);
 	zmq_pollitem_t item = {.socket = c->sock,
-			       .events = (short)(ZMQ_POLLIN | (wants_out ? ZMQ_POLLOUT : 0))};
+	                       .events = (short)(ZMQ_POLLIN | (wants_out ? ZMQ_POLLOUT : 0))};
 	if (zmq_poll(&item, 1, timeout_ms) < 0)
 		return err_errno();
 	r = read_all(c);

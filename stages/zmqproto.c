@@ -1,7 +1,7 @@
 /*
- * Frames of the acknowledged protocol, read and checked. A message is a row of a table: its first word, how
- * many frames it has and what each of the others is. Everything comes from outside: what does not fit a row
- * is refused with a reason and nothing of it is used.
+ * Frames of the acknowledged protocol, read and checked. A message is a row of a table: its first
+ * word, how many frames it has and what each of the others is. Everything comes from outside: what
+ * does not fit a row is refused with a reason and nothing of it is used.
  */
 #include "stages/zmqproto.h"
 
@@ -28,39 +28,31 @@ struct shape {
 };
 
 static const struct shape requests[] = {
-	{"SEND",
-	 ZMQPROTO_SEND,
-	 3,
-	 {PLACE_NONE, PLACE_SEQUENCE, PLACE_TEXT},
-	 "SEND has 3 frames: SEND, sequence, payload"},
-	{"HELLO",
-	 ZMQPROTO_HELLO,
-	 3,
-	 {PLACE_NONE, PLACE_VERSION, PLACE_SEQUENCE},
-	 "HELLO has 3 frames: HELLO, 1, next sequence"},
+        {"SEND",
+         ZMQPROTO_SEND,
+         3,
+         {PLACE_NONE, PLACE_SEQUENCE, PLACE_TEXT},
+         "SEND has 3 frames: SEND, sequence, payload"},
+        {"HELLO",
+         ZMQPROTO_HELLO,
+         3,
+         {PLACE_NONE, PLACE_VERSION, PLACE_SEQUENCE},
+         "HELLO has 3 frames: HELLO, 1, next sequence"},
 };
 
 static const struct shape answers[] = {
-	{"ACK",
-	 ZMQPROTO_ACK,
-	 2,
-	 {PLACE_NONE, PLACE_SEQUENCE},
-	 "ACK has 2 frames: ACK, sequence"},
-	{"READY",
-	 ZMQPROTO_READY,
-	 4,
-	 {PLACE_NONE, PLACE_VERSION, PLACE_LAST, PLACE_COUNT},
-	 "READY has 4 frames: READY, 1, last sequence, window"},
-	{"NAK",
-	 ZMQPROTO_NAK,
-	 4,
-	 {PLACE_NONE, PLACE_SEQUENCE, PLACE_COUNT, PLACE_TEXT},
-	 "NAK has 4 frames: NAK, sequence, count, reason"},
-	{"ERROR",
-	 ZMQPROTO_ERROR,
-	 2,
-	 {PLACE_NONE, PLACE_TEXT},
-	 "ERROR has 2 frames: ERROR, reason"},
+        {"ACK", ZMQPROTO_ACK, 2, {PLACE_NONE, PLACE_SEQUENCE}, "ACK has 2 frames: ACK, sequence"},
+        {"READY",
+         ZMQPROTO_READY,
+         4,
+         {PLACE_NONE, PLACE_VERSION, PLACE_LAST, PLACE_COUNT},
+         "READY has 4 frames: READY, 1, last sequence, window"},
+        {"NAK",
+         ZMQPROTO_NAK,
+         4,
+         {PLACE_NONE, PLACE_SEQUENCE, PLACE_COUNT, PLACE_TEXT},
+         "NAK has 4 frames: NAK, sequence, count, reason"},
+        {"ERROR", ZMQPROTO_ERROR, 2, {PLACE_NONE, PLACE_TEXT}, "ERROR has 2 frames: ERROR, reason"},
 };
 
 static bool number(const struct zmqproto_frame *f, uint64_t *out)
@@ -86,11 +78,11 @@ static const char *fill(const struct zmqproto_frame *f, enum place place, struct
 		return NULL;
 	case PLACE_VERSION:
 		return f->len == 1 && *(const char *)f->p == '1' ? NULL
-								  : "the protocol's version is 1";
+		                                                 : "the protocol's version is 1";
 	case PLACE_SEQUENCE:
 		return number(f, &out->sequence) && out->sequence
-			       ? NULL
-			       : "a sequence is a decimal number from 1";
+		               ? NULL
+		               : "a sequence is a decimal number from 1";
 	case PLACE_LAST:
 		return number(f, &out->sequence) ? NULL : "a sequence is a decimal number";
 	case PLACE_COUNT:
@@ -102,8 +94,8 @@ static const char *fill(const struct zmqproto_frame *f, enum place place, struct
 	return "bad frame";
 }
 
-static int parse(const struct shape *shapes, size_t n_shapes, const struct zmqproto_frame *f, size_t n,
-		 struct zmqproto *out, const char **why)
+static int parse(const struct shape *shapes, size_t n_shapes, const struct zmqproto_frame *f,
+                 size_t n, struct zmqproto *out, const char **why)
 {
 	*why = "the first frame is no word of the protocol";
 	for (size_t s = 0; n && s < n_shapes; s++) {
@@ -125,12 +117,14 @@ static int parse(const struct shape *shapes, size_t n_shapes, const struct zmqpr
 	return ZMQPROTO_E_BAD;
 }
 
-int zmqproto_request(const struct zmqproto_frame *f, size_t n, struct zmqproto *out, const char **why)
+int zmqproto_request(const struct zmqproto_frame *f, size_t n, struct zmqproto *out,
+                     const char **why)
 {
 	return parse(requests, sizeof(requests) / sizeof(*requests), f, n, out, why);
 }
 
-int zmqproto_answer(const struct zmqproto_frame *f, size_t n, struct zmqproto *out, const char **why)
+int zmqproto_answer(const struct zmqproto_frame *f, size_t n, struct zmqproto *out,
+                    const char **why)
 {
 	return parse(answers, sizeof(answers) / sizeof(*answers), f, n, out, why);
 }

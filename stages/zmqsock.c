@@ -1,13 +1,14 @@
 /*
  * Opening, watching and closing a stage's ZeroMQ socket; see zmqsock.h for the idea.
  *
- * A listening socket always has an authentication domain, also without CURVE: so libzmq asks before it lets
- * anybody in (that is where max_clients is kept) and refuses what does not speak ZMTP 3, an HTTP client for
- * one, instead of taking its bytes for messages.
+ * A listening socket always has an authentication domain, also without CURVE: so libzmq asks before
+ * it lets anybody in (that is where max_clients is kept) and refuses what does not speak ZMTP 3, an
+ * HTTP client for one, instead of taking its bytes for messages.
  *
- * Invariants: `peers` holds one entry for each connection accepted and not yet disconnected, as far as the
- * monitor has told; every duplicated descriptor in it is closed when the entry goes. A bind never removes
- * anything but a socket from the file system (libzmq itself unlinks whatever is at an ipc path).
+ * Invariants: `peers` holds one entry for each connection accepted and not yet disconnected, as far
+ * as the monitor has told; every duplicated descriptor in it is closed when the entry goes. A bind
+ * never removes anything but a socket from the file system (libzmq itself unlinks whatever is at an
+ * ipc path).
  */
 #include "stages/zmqsock.h"
 
@@ -16,7 +17,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 
 #define MONITOR_ENDPOINT "inproc://monitor"
 
@@ -32,20 +32,23 @@ static int zmq_room(int64_t n)
 
 static int set_common(struct zmqsock *s, const struct zmqsock_config *cfg, const char *id)
 {
-	uint64_t limit = cfg->max_message ? cfg->max_message : (s->st->max_record + 4095) & ~4095ULL;
+	uint64_t limit =
+	        cfg->max_message ? cfg->max_message : (s->st->max_record + 4095) & ~4095ULL;
 	int64_t max = limit > INT64_MAX ? INT64_MAX : (int64_t)limit;
 	int r = 0;
 	if (zmq_setsockopt(s->sock, ZMQ_MAXMSGSIZE, &max, sizeof(max)) ||
 	    (id && zmq_setsockopt(s->sock, ZMQ_ROUTING_ID, id, strlen(id))))
 		return err_errno();
+	/* IMMEDIATE: nothing is taken for a peer that is not there */
 	const int options[][2] = {
-		{ZMQ_LINGER, 0},
-		{ZMQ_IPV6, 1},
-		{ZMQ_TCP_KEEPALIVE, 1},
-		{ZMQ_RCVHWM, zmq_room(cfg->hwm)},
-		{ZMQ_SNDHWM, zmq_room(cfg->hwm)},
-		{ZMQ_RECONNECT_IVL, 100},
-		{ZMQ_RECONNECT_IVL_MAX, 2000},
+	        {ZMQ_LINGER, 0},
+	        {ZMQ_IPV6, 1},
+	        {ZMQ_TCP_KEEPALIVE, 1},
+	        {ZMQ_RCVHWM, zmq_room(cfg->hwm)},
+	        {ZMQ_SNDHWM, zmq_room(cfg->hwm)},
+	        {ZMQ_IMMEDIATE, cfg->connect.n > 0},
+	        {ZMQ_RECONNECT_IVL, 100},
+	        {ZMQ_RECONNECT_IVL_MAX, 2000},
 	};
 	for (size_t i = 0; r == 0 && i < sizeof(options) / sizeof(*options); i++)
 		r = set_int(s->sock, options[i][0], options[i][1]);
@@ -60,7 +63,7 @@ static int set_text(void *sock, int option, const char *text)
 static int key_trouble(struct zmqsock *s, const char *which, int r)
 {
 	return stage_say(s->st, STAGE_E_UNREACHABLE, "curve: %s: %s", which,
-			 r == -EINVAL ? "no key in it" : strerror(-r));
+	                 r == -EINVAL ? "no key in it" : strerror(-r));
 }
 
 static int set_curve_server(struct zmqsock *s, const struct zmqsock_curve *curve)
@@ -107,8 +110,8 @@ static int open_doors(struct zmqsock *s, const struct zmqsock_config *cfg)
 	if (r < 0)
 		return r;
 	int events = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CLOSED |
-		     ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
-		     ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
+	             ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+	             ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
 	if (zmq_socket_monitor(s->sock, MONITOR_ENDPOINT, events))
 		return err_errno();
 	s->monitor = zmq_socket(s->ctx, ZMQ_PAIR);
@@ -133,11 +136,11 @@ static int listen_on(struct zmqsock *s, const char *endpoint)
 	const char *path = ipc_path(endpoint);
 	struct stat sb;
 	if (path && lstat(path, &sb) == 0 && !S_ISSOCK(sb.st_mode))
-		return stage_say(s->st, STAGE_E_UNREACHABLE, "%s: there is something else than a socket",
-				 endpoint);
+		return stage_say(s->st, STAGE_E_UNREACHABLE,
+		                 "%s: there is something else than a socket", endpoint);
 	if (zmq_bind(s->sock, endpoint))
 		return stage_say(s->st, STAGE_E_UNREACHABLE, "listen %s: %s", endpoint,
-				 zmq_strerror(errno));
+		                 zmq_strerror(errno));
 	return 0;
 }
 
@@ -148,19 +151,18 @@ static int attach(struct zmqsock *s, const struct zmqsock_config *cfg)
 		r = listen_on(s, cfg->listen.v[i]);
 	for (size_t i = 0; r == 0 && i < cfg->connect.n; i++)
 		if (zmq_connect(s->sock, cfg->connect.v[i]))
-			r = stage_say(s->st, STAGE_E_UNREACHABLE, "connect %s: %s", cfg->connect.v[i],
-				      zmq_strerror(errno));
+			r = stage_say(s->st, STAGE_E_UNREACHABLE, "connect %s: %s",
+			              cfg->connect.v[i], zmq_strerror(errno));
 	return r;
 }
 
 int zmqsock_open(struct zmqsock *s, struct stage *st, const struct zmqsock_config *cfg, int type,
-		 const char *id)
+                 const char *id)
 {
 	*s = (struct zmqsock){.st = st, .max_clients = cfg->max_clients};
 	s->ctx = zmq_ctx_new();
 	if (!s->ctx)
 		return err_errno();
-	/* libzmq's default of 1023 sockets is about this process's own ones, not about connections */
 	s->sock = zmq_socket(s->ctx, type);
 	if (!s->sock)
 		return err_errno();
@@ -285,8 +287,7 @@ int zmqsock_service(struct zmqsock *s)
 	if (r < 0)
 		return r;
 	/* the one that asks has been accepted, and so counts already */
-	return zmqsock_auth_serve(s->auth,
-				  s->max_clients && s->n_peers > (size_t)s->max_clients);
+	return zmqsock_auth_serve(s->auth, s->max_clients && s->n_peers > (size_t)s->max_clients);
 }
 
 static int fd_of(void *sock)
@@ -304,8 +305,7 @@ void zmqsock_wait(const struct zmqsock *s)
 	if (!s->monitor)
 		return;
 	st->fds[st->n_fds++] = (struct pollfd){.fd = fd_of(s->monitor), .events = POLLIN};
-	st->fds[st->n_fds++] =
-		(struct pollfd){.fd = zmqsock_auth_fd(s->auth), .events = POLLIN};
+	st->fds[st->n_fds++] = (struct pollfd){.fd = zmqsock_auth_fd(s->auth), .events = POLLIN};
 }
 
 bool zmqsock_readable(const struct zmqsock *s)

@@ -1,19 +1,19 @@
 /*
- * producer `zmq`: records from ZeroMQ sockets. PULL and SUB take messages as they come; ROUTER speaks the
- * acknowledged protocol (zmq_router.h).
+ * producer `zmq`: records from ZeroMQ sockets. PULL and SUB take messages as they come; ROUTER
+ * speaks the acknowledged protocol (zmq_router.h).
  *
- * The one hard idea is when to stop. ZMQ_FD is edge-triggered: it tells of news since the socket was last
- * used, not of messages that are waiting. So IDLE is answered only when the socket itself said, after the
- * last use of any kind, that nothing is there; and a use between two calls (an ACK sent from stored()) rings
- * a descriptor of our own when it has eaten the news.
+ * The one hard idea is when to stop. ZMQ_FD is edge-triggered: it tells of news since the socket
+ * was last used, not of messages that are waiting. So IDLE is answered only when the socket itself
+ * said, after the last use of any kind, that nothing is there; and a use between two calls (an ACK
+ * sent from stored()) rings a descriptor of our own when it has eaten the news.
  *
- * A call of produce() takes at most TAKE_MESSAGES or TAKE_BYTES, so that the worker can seal chunks and listen
- * to its master meanwhile. When the pipeline is full, stage_decode() waits inside, nothing is received,
- * ZeroMQ's high-water mark fills and the upstream blocks. The message in hand is kept until all of it is
- * made.
+ * A call of produce() takes at most TAKE_MESSAGES or TAKE_BYTES, so that the worker can seal chunks
+ * and listen to its master meanwhile. When the pipeline is full, stage_decode() waits inside,
+ * nothing is received, ZeroMQ's high-water mark fills and the upstream blocks. The message in hand
+ * is kept until all of it is made.
  *
- * PULL: each part of a multipart message is a message of its own. SUB: the first part of several is the
- * topic. Empty messages hold no record and are nothing.
+ * PULL: each part of a multipart message is a message of its own. SUB: the first part of several is
+ * the topic. Empty messages hold no record and are nothing.
  *
  * Limits: what stands in the sockets of PULL and SUB is lost with the process. zmqsock.h has more.
  */
@@ -62,55 +62,55 @@ static const char *const socket_names[] = {"pull", "sub", "router", NULL};
 static const char *const ack_names[] = {"stored", "delivered", NULL};
 
 static const struct option options[] = {
-	ZMQSOCK_OPTIONS(struct zmq_config, sock),
-	{.name = "socket",
-	 .type = OPTION_ENUM,
-	 .offset = offsetof(struct zmq_config, socket),
-	 .def = "pull",
-	 .choices = socket_names,
-	 .help = "pull, sub, or router: the acknowledged protocol"},
-	{.name = "subscribe",
-	 .type = OPTION_STRINGS,
-	 .offset = offsetof(struct zmq_config, subscribe),
-	 .help = "sub: topics, as beginnings of the first frame; default: all"},
-	{.name = "max_message",
-	 .type = OPTION_SIZE,
-	 .offset = offsetof(struct zmq_config, sock.max_message),
-	 .min = 64,
-	 .max = 1 << 30,
-	 .help = "a larger message costs its sender the connection; default: the buffer's size"},
-	{.name = "max_clients",
-	 .type = OPTION_INT,
-	 .offset = offsetof(struct zmq_config, sock.max_clients),
-	 .def = "100",
-	 .min = 1,
-	 .max = CLIENTS_MAX,
-	 .help = "connections at once; router: also the ids that are remembered"},
-	{.name = "receive_hwm",
-	 .type = OPTION_INT,
-	 .offset = offsetof(struct zmq_config, sock.hwm),
-	 .def = "100",
-	 .min = 1,
-	 .max = 1000000,
-	 .help = "messages that wait in the socket, for each client"},
-	{.name = "ack",
-	 .type = OPTION_ENUM,
-	 .offset = offsetof(struct zmq_config, ack),
-	 .def = "stored",
-	 .choices = ack_names,
-	 .help = "router: acknowledge what is stored here, or what the consumers have delivered"},
-	{.name = "window",
-	 .type = OPTION_INT,
-	 .offset = offsetof(struct zmq_config, window),
-	 .def = "256",
-	 .min = 1,
-	 .max = 1000000,
-	 .help = "router: messages a client may have unacknowledged"},
-	OPTION_END,
+        ZMQSOCK_OPTIONS(struct zmq_config, sock),
+        {.name = "socket",
+         .type = OPTION_ENUM,
+         .offset = offsetof(struct zmq_config, socket),
+         .def = "pull",
+         .choices = socket_names,
+         .help = "pull, sub, or router: the acknowledged protocol"},
+        {.name = "subscribe",
+         .type = OPTION_STRINGS,
+         .offset = offsetof(struct zmq_config, subscribe),
+         .help = "sub: topics, as beginnings of the first frame; default: all"},
+        {.name = "max_message",
+         .type = OPTION_SIZE,
+         .offset = offsetof(struct zmq_config, sock.max_message),
+         .min = 64,
+         .max = 1 << 30,
+         .help = "a larger message costs its sender the connection; default: the buffer's size"},
+        {.name = "max_clients",
+         .type = OPTION_INT,
+         .offset = offsetof(struct zmq_config, sock.max_clients),
+         .def = "100",
+         .min = 1,
+         .max = CLIENTS_MAX,
+         .help = "connections at once; router: also the ids that are remembered"},
+        {.name = "receive_hwm",
+         .type = OPTION_INT,
+         .offset = offsetof(struct zmq_config, sock.hwm),
+         .def = "100",
+         .min = 1,
+         .max = 1000000,
+         .help = "messages that wait in the socket, for each client"},
+        {.name = "ack",
+         .type = OPTION_ENUM,
+         .offset = offsetof(struct zmq_config, ack),
+         .def = "stored",
+         .choices = ack_names,
+         .help = "router: acknowledge what is stored here, or what the consumers have delivered"},
+        {.name = "window",
+         .type = OPTION_INT,
+         .offset = offsetof(struct zmq_config, window),
+         .def = "256",
+         .min = 1,
+         .max = 1000000,
+         .help = "router: messages a client may have unacknowledged"},
+        OPTION_END,
 };
 
 static void only_for(const struct node *node, const char *key, const char *socket,
-		     struct complaints *c)
+                     struct complaints *c)
 {
 	const struct node *n = node ? node_get(node, key) : NULL;
 	if (n)
@@ -146,10 +146,10 @@ static int open_router(struct stage *st)
 	const struct zmq_config *cfg = st->config;
 	struct zmq_state *z = st->state;
 	struct router_config rc = {
-		.delivered = cfg->ack,
-		.keys = cfg->sock.curve.server_secret,
-		.window = (uint64_t)cfg->window,
-		.max_clients = (unsigned)cfg->sock.max_clients,
+	        .delivered = cfg->ack,
+	        .keys = cfg->sock.curve.server_secret,
+	        .window = (uint64_t)cfg->window,
+	        .max_clients = (unsigned)cfg->sock.max_clients,
 	};
 	int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (fd < 0)
@@ -186,7 +186,8 @@ static void producer_close(struct stage *st)
 	*z = (struct zmq_state){0};
 }
 
-/* Counts in decimal digits, as a car does: writing the number anew would cost more than a small message. */
+/* Counts in decimal digits, as a car does: writing the number anew would cost more than a small
+ * message. */
 static void count_message(char *at)
 {
 	char *digits = at + sizeof("message ") - 1;
@@ -313,23 +314,23 @@ static int producer_reopen(struct stage *st)
 	return 0;
 }
 
-const struct stage_ops zmq_producer = {
-	.name = "zmq",
-	.kind = STAGE_PRODUCER,
-	.flags = STAGE_SINGLE | STAGE_CODEC,
-	.help = "records from a ZeroMQ socket: PULL, SUB, or ROUTER with acknowledgement",
-	.example = "orders:\n"
-		   "  type: zmq\n"
-		   "  listen: tcp://127.0.0.1:5555\n"
-		   "  socket: router\n"
-		   "  codec: json\n",
-	.options = options,
-	.config_size = sizeof(struct zmq_config),
-	.state_size = sizeof(struct zmq_state),
-	.check = check,
-	.open = producer_open,
-	.close = producer_close,
-	.produce = produce,
-	.stored = stored,
-	.reopen = producer_reopen,
+const struct stage_ops producer_zmq = {
+        .name = "zmq",
+        .kind = STAGE_PRODUCER,
+        .flags = STAGE_SINGLE | STAGE_CODEC,
+        .help = "records from a ZeroMQ socket: PULL, SUB, or ROUTER with acknowledgement",
+        .example = "orders:\n"
+                   "  type: zmq\n"
+                   "  listen: tcp://127.0.0.1:5555\n"
+                   "  socket: router\n"
+                   "  codec: json\n",
+        .options = options,
+        .config_size = sizeof(struct zmq_config),
+        .state_size = sizeof(struct zmq_state),
+        .check = check,
+        .open = producer_open,
+        .close = producer_close,
+        .produce = produce,
+        .stored = stored,
+        .reopen = producer_reopen,
 };

@@ -1,7 +1,7 @@
 /*
- * The router's table of clients; see zmq_clients.h. Lookups go through a small hash index in memory, which
- * is never stored: it is made anew from the slots at start and after a removal (rare: a removal means that
- * more clients came than the table has room for).
+ * The router's table of clients; see zmq_clients.h. Lookups go through a small hash index in
+ * memory, which is never stored: it is made anew from the slots at start and after a removal (rare:
+ * a removal means that more clients came than the table has room for).
  */
 #include "stages/producers/zmq_clients.h"
 
@@ -14,9 +14,9 @@ static const char magic[8] = "SLZMQR1"; /* at the start of the position */
 _Static_assert(sizeof(struct client) == 64, "the entry's layout is stored");
 _Static_assert(offsetof(struct client, part) == 36, "the entry's layout is stored");
 _Static_assert(sizeof(magic) + sizeof(struct client) * CLIENTS_MAX <= STAGE_POSITION_MAX,
-	       "the table fits a position");
+               "the table fits a position");
 _Static_assert((CLIENTS_INDEX & (CLIENTS_INDEX - 1)) == 0 && CLIENTS_INDEX > 2 * CLIENTS_MAX,
-	       "the index is never full");
+               "the index is never full");
 
 static uint32_t offset_of(unsigned slot)
 {
@@ -118,6 +118,5 @@ int clients_touch(struct clients *c, struct stage *st, unsigned slot)
 	struct client *cl = &c->slot[slot];
 	const uint32_t from = offsetof(struct client, part);
 	cl->used = ++c->used;
-	return stage_position(st, offset_of(slot) + from, &cl->part,
-			      (uint32_t)sizeof(*cl) - from);
+	return stage_position(st, offset_of(slot) + from, &cl->part, (uint32_t)sizeof(*cl) - from);
 }

@@ -1,12 +1,13 @@
 /*
- * What the router remembers of its clients: the last sequence of each, within the producer's position, so
- * that it is committed together with the records it speaks of.
+ * What the router remembers of its clients: the last sequence of each, within the producer's
+ * position, so that it is committed together with the records it speaks of.
  *
- * An entry is 64 bytes, and 1,000 of them fit a position. Entry i of the position is entry i in memory. A
- * routing id of up to 32 bytes stands there as it is, a longer one as its SHA-256.
+ * An entry is 64 bytes, and 1,000 of them fit a position. Entry i of the position is entry i in
+ * memory. A routing id of up to 32 bytes stands there as it is, a longer one as its SHA-256.
  *
- * Invariants: `part` of the message `seq` + 1 are made already (records and dead letters alike); a slot in
- * use has id_len > 0; `used` grows with each message of any client, and so orders clients by age.
+ * Invariants: `part` of the message `seq` + 1 are made already (records and dead letters alike); a
+ * slot in use has id_len > 0; `used` grows with each message of any client, and so orders clients
+ * by age.
  */
 #pragma once
 
@@ -32,7 +33,8 @@ struct client {
 
 struct clients {
 	struct client slot[CLIENTS_MAX];
-	uint16_t index[CLIENTS_INDEX]; /* slots by hash of the id, open addressing; CLIENTS_NONE: empty */
+	uint16_t index[CLIENTS_INDEX]; /* slots by hash of the id, open addressing; CLIENTS_NONE:
+	                                  empty */
 	uint64_t used;                 /* the largest of all */
 	unsigned n;                    /* slots in use */
 };
@@ -49,7 +51,7 @@ unsigned clients_add(struct clients *c, const void *id, size_t len);
 /* Forgets a slot. clients_save is the caller's. */
 void clients_remove(struct clients *c, unsigned slot);
 
-/* Puts the slot into the position of the unit in hand (clients_touch: only its numbers, and makes it the
- * youngest). 0 or -errno. */
+/* Puts the slot into the position of the unit in hand (clients_touch: only its numbers, and makes
+ * it the youngest). 0 or -errno. */
 int clients_save(const struct clients *c, struct stage *st, unsigned slot);
 int clients_touch(struct clients *c, struct stage *st, unsigned slot);

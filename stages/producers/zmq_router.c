@@ -3,7 +3,8 @@
  *
  * Invariants
  *  - acked <= slot.seq; everything up to `acked` is stored (or delivered) for good;
- *  - the queue of answers is in the order of commits, and holds for each client its messages in (acked, seq];
+ *  - the queue of answers is in the order of commits, and holds for each client its messages in
+ * (acked, seq];
  *  - st->host is the caller's again whenever no message is being decoded.
  */
 #include "stages/producers/zmq_router.h"
@@ -28,9 +29,9 @@ struct session {
 	bool greeted;   /* HELLO came, or READY was promised: its messages are taken */
 	bool owe_ready;
 	bool owe_ack;
-	bool touched;     /* is in router->touched */
+	bool touched; /* is in router->touched */
 	uint64_t acked;
-	uint64_t floor;   /* the window counts from here: acked, or what a former process had taken */
+	uint64_t floor; /* the window counts from here: acked, or what a former process had taken */
 	uint64_t newest;  /* number of its newest entry in the queue */
 	int64_t ready_at; /* CLOCK_MONOTONIC, ns; 0: READY may be sent at once */
 };
@@ -88,7 +89,7 @@ static int queue_grow(struct router *ro)
 
 /* Message @seq of @slot may be answered when @commit is stored. */
 static int queue_add(struct router *ro, uint64_t commit, unsigned slot, uint64_t seq, uint32_t bad,
-		     const char *why)
+                     const char *why)
 {
 	struct session *s = &ro->session[slot];
 	if (!bad && s->newest >= ro->head && s->newest < ro->tail) {
@@ -130,7 +131,7 @@ static int inherit(struct router *ro)
 }
 
 int router_open(struct router **router, struct stage *st, struct zmqsock *sock,
-		const struct router_config *cfg)
+                const struct router_config *cfg)
 {
 	struct router *ro = calloc(1, sizeof(*ro));
 	if (!ro)
@@ -158,7 +159,7 @@ struct router *router_close(struct router *ro)
 
 /* A client that does not read its answers loses them: that is none of our business. */
 static int say(struct router *ro, const void *id, size_t id_len, const char *word,
-	       const struct zmqproto_frame *rest, size_t n)
+               const struct zmqproto_frame *rest, size_t n)
 {
 	struct zmqproto_frame f[1 + ZMQPROTO_FRAMES_MAX] = {{id, id_len}, zmqproto_word(word)};
 	memcpy(f + 2, rest, n * sizeof(*rest));
@@ -179,9 +180,9 @@ static int say_ready(struct router *ro, unsigned slot)
 	struct session *s = &ro->session[slot];
 	char last[ZMQPROTO_NUMBER_MAX], window[ZMQPROTO_NUMBER_MAX];
 	struct zmqproto_frame f[] = {
-		zmqproto_word("1"),
-		zmqproto_number(last, ro->clients.slot[slot].seq),
-		zmqproto_number(window, ro->cfg.window),
+	        zmqproto_word("1"),
+	        zmqproto_number(last, ro->clients.slot[slot].seq),
+	        zmqproto_number(window, ro->cfg.window),
 	};
 	s->owe_ready = s->owe_ack = false;
 	s->ready_at = monotonic();
@@ -202,9 +203,9 @@ static int say_nak(struct router *ro, const struct due *d)
 	struct session *s = &ro->session[d->slot];
 	char seq[ZMQPROTO_NUMBER_MAX], bad[ZMQPROTO_NUMBER_MAX];
 	struct zmqproto_frame f[] = {
-		zmqproto_number(seq, d->seq),
-		zmqproto_number(bad, d->bad),
-		zmqproto_word(d->why),
+	        zmqproto_number(seq, d->seq),
+	        zmqproto_number(bad, d->bad),
+	        zmqproto_word(d->why),
 	};
 	s->owe_ack = false;
 	return say(ro, s->id, s->id_len, "NAK", f, 3);
@@ -284,7 +285,8 @@ bool router_owes(const struct router *ro)
 	return ro->owes;
 }
 
-/* The oldest client of which nothing is under way makes room; one with half a message stored goes last. */
+/* The oldest client of which nothing is under way makes room; one with half a message stored goes
+ * last. */
 static unsigned oldest(const struct router *ro)
 {
 	unsigned best = CLIENTS_NONE;
@@ -336,8 +338,8 @@ static int slot_of(struct router *ro, const void *id, size_t len, unsigned *slot
 	return r;
 }
 
-/* With CURVE an id belongs to the key that came with it first, until that key is let in no more. 1: it is
- * another's. */
+/* With CURVE an id belongs to the key that came with it first, until that key is let in no more. 1:
+ * it is another's. */
 static int check_owner(struct router *ro, unsigned slot, zmq_msg_t *frame)
 {
 	struct client *cl = &ro->clients.slot[slot];
@@ -404,7 +406,7 @@ static int decode(struct router *ro, unsigned slot, const struct zmqproto *m)
 	w.end = w.p + m->text.len;
 	char at[STAGE_WHY_MAX];
 	snprintf(at, sizeof(at), "message %" PRIu64 " of %.*s", m->sequence, s->id_len,
-		 (const char *)s->id);
+	         (const char *)s->id);
 	if (st->codec->ops->reset)
 		st->codec->ops->reset(st->codec);
 	sieve_on(&ro->sieve, st);
@@ -427,7 +429,7 @@ static int take_new(struct router *ro, unsigned slot, const struct zmqproto *m)
 	if (r < 0)
 		return r;
 	return queue_add(ro, ro->st->commit_id.number, slot, m->sequence, ro->sieve.bad,
-			 ro->sieve.why);
+	                 ro->sieve.why);
 }
 
 static int take_send(struct router *ro, unsigned slot, const struct zmqproto *m)
@@ -507,7 +509,7 @@ int router_take(struct router *ro, zmq_msg_t *first, size_t *bytes)
 	size_t id_len = zmq_msg_size(first);
 	if (id_len == 0 || id[0] == 0)
 		return refuse(ro, id, id_len,
-			      "set a routing id: one made by libzmq cannot be resumed");
+		              "set a routing id: one made by libzmq cannot be resumed");
 	if (fr.n == 0 || fr.n > ZMQPROTO_FRAMES_MAX)
 		return refuse(ro, id, id_len, "a message of the protocol has 2 to 4 frames");
 	if (zmqproto_request(fr.f, fr.n, &m, &why) != ZMQPROTO_E_OK)

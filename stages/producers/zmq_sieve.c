@@ -1,6 +1,6 @@
 /*
- * The host that counts and swallows; see zmq_sieve.h. What it does not swallow it passes on unchanged, with
- * the real host's answers.
+ * The host that counts and swallows; see zmq_sieve.h. What it does not swallow it passes on
+ * unchanged, with the real host's answers.
  */
 #include "stages/producers/zmq_sieve.h"
 
@@ -36,7 +36,7 @@ static int sieve_emit(struct stage_host *h, unsigned output, const struct record
 }
 
 static int sieve_reject(struct stage_host *h, const char *why, const void *input, size_t len,
-			const char *at)
+                        const char *at)
 {
 	struct sieve *s = sieve_of(h);
 	if (s->bad++ == 0)
@@ -59,14 +59,14 @@ static uint64_t sieve_stored(struct stage_host *h, bool delivered)
 int sieve_init(struct sieve *s, size_t max_record)
 {
 	*s = (struct sieve){
-		.base = {.reserve = sieve_reserve,
-			 .made = sieve_made,
-			 .emit = sieve_emit,
-			 .reject = sieve_reject,
-			 .position = sieve_position,
-			 .stored = sieve_stored},
-		.scratch = malloc(max_record),
-		.room = max_record,
+	        .base = {.reserve = sieve_reserve,
+	                 .made = sieve_made,
+	                 .emit = sieve_emit,
+	                 .reject = sieve_reject,
+	                 .position = sieve_position,
+	                 .stored = sieve_stored},
+	        .scratch = malloc(max_record),
+	        .room = max_record,
 	};
 	return s->scratch ? 0 : -ENOMEM;
 }

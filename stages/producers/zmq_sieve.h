@@ -1,7 +1,7 @@
 /*
- * A host between stage_decode and the real one. It counts the dead letters of one message, and it can
- * swallow what comes through: so the records of a repeated message that are stored already are counted by the
- * very loop that counted them the first time, and vanish.
+ * A host between stage_decode and the real one. It counts the dead letters of one message, and it
+ * can swallow what comes through: so the records of a repeated message that are stored already are
+ * counted by the very loop that counted them the first time, and vanish.
  */
 #pragma once
 
@@ -17,7 +17,7 @@ struct sieve {
 	uint8_t *scratch; /* where swallowed records are written */
 	size_t room;
 	bool swallow;
-	uint32_t bad; /* dead letters since sieve_on, swallowed ones too */
+	uint32_t bad;            /* dead letters since sieve_on, swallowed ones too */
 	char why[SIEVE_WHY_MAX]; /* the first one's reason */
 };
 
