@@ -103,7 +103,7 @@ static int on_channel(sd_event_source *src, int fd, uint32_t revents, void *arg)
 	return 0;
 }
 
-static int on_exit(sd_event_source *src, const siginfo_t *info, void *arg);
+static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg);
 
 int children_spawn(struct master *m, uint32_t slot)
 {
@@ -135,7 +135,7 @@ int children_spawn(struct master *m, uint32_t slot)
 	c->state = CHILD_RUNNING;
 	c->started = c->seen_at = master_now();
 	atomic_store(&s->pid, pid);
-	int r = sd_event_add_child(m->event, &c->exit_source, pid, WEXITED, on_exit, c);
+	int r = sd_event_add_child(m->event, &c->exit_source, pid, WEXITED, on_child_exit, c);
 	if (r >= 0)
 		r = sd_event_add_io(m->event, &c->channel_source, c->channel, EPOLLIN, on_channel, c);
 	return r < 0 ? r : 0;
@@ -237,7 +237,7 @@ static void note_last_words(struct master *m, struct child *c, const siginfo_t *
 		log_warning("worker %s[%u] (pid %d): %s", stage, c->ordinal, (int)c->pid, c->last_words);
 }
 
-static int on_exit(sd_event_source *src, const siginfo_t *info, void *arg)
+static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg)
 {
 	struct child *c = arg;
 	struct master *m = c->master;

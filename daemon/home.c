@@ -25,9 +25,21 @@
 #include "ipc/err.h"
 #include "ipc/log.h"
 
+static void make_parents(const char *path)
+{
+	char up[4096];
+	snprintf(up, sizeof(up), "%s", path);
+	for (char *p = strchr(up + 1, '/'); p; p = strchr(p + 1, '/')) {
+		*p = 0;
+		mkdir(up, 0755); /* a failure shows when the last one is made */
+		*p = '/';
+	}
+}
+
 static int make_runtime_dir(const char *path)
 {
 	struct stat st;
+	make_parents(path);
 	if (strlen(path) > 90) {
 		log_error("runtime_dir %s is too long: unix sockets in it would pass 107 characters", path);
 		return -ENAMETOOLONG;

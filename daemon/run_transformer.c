@@ -121,8 +121,6 @@ static int timed(struct worker *w, bool flush)
 		int r = flush ? chain_flush(&w->chain) : chain_tick(&w->chain, worker_monotonic());
 		if (r < 0)
 			return r;
-		w->book[BOOK_made] += w->emitted_here; /* made of state, not of a record */
-		w->emitted_here = 0;
 		w->ended = flush && r == STAGE_OK;
 		int c = unit_commit(w);
 		if (c < 0 || r == STAGE_OK)

@@ -32,7 +32,7 @@ static bool of_stage(const struct child *c, unsigned stage)
 
 int master_pause(struct master *m, const char *name, bool pause, const char **why)
 {
-	unsigned stage;
+	unsigned stage = 0;
 	if (find(m, name, &stage, why))
 		return 1;
 	if (m->state >= MASTER_DRAINING) {
@@ -66,7 +66,7 @@ int master_drain(struct master *m, const char **why)
 
 int master_restart(struct master *m, const char *name, const char **why)
 {
-	unsigned stage;
+	unsigned stage = 0;
 	if (find(m, name, &stage, why))
 		return 1;
 	for (uint32_t w = 0; w < m->arena.workers; w++) {
@@ -109,7 +109,7 @@ static int refuse_scale(const struct master *m, unsigned stage, unsigned workers
 
 int master_scale(struct master *m, const char *name, unsigned workers, const char **why)
 {
-	unsigned stage;
+	unsigned stage = 0;
 	if (find(m, name, &stage, why) || refuse_scale(m, stage, workers, why))
 		return 1;
 	m->config->stages[stage].workers = workers;
@@ -136,7 +136,7 @@ int master_scale(struct master *m, const char *name, unsigned workers, const cha
 
 int master_tap(struct master *m, const char *name, unsigned n, const char **why)
 {
-	unsigned stage;
+	unsigned stage = 0;
 	if (find(m, name, &stage, why))
 		return 1;
 	if (m->config->stages[stage].kind == STAGE_CONSUMER) {

@@ -12,6 +12,7 @@
 
 #include <assert.h>
 #include <string.h>
+#include <time.h>
 
 #include "ipc/fault.h"
 #include "stages/state.h"
@@ -501,6 +502,13 @@ static void start_over(struct worker *w)
 		w->born = 0;
 }
 
+/* A commit that fails is nobody's record's fault: no attempt is counted. */
+static int give_up(struct worker *w, int r)
+{
+	atomic_store_explicit(&w->me->hand_entry, ARENA_NO_RECORD, memory_order_relaxed);
+	return r;
+}
+
 int unit_commit(struct worker *w)
 {
 	if (!unit_pending(w)) {
@@ -509,8 +517,11 @@ int unit_commit(struct worker *w)
 		close_output(w, NULL, &w->dead);
 		return 0;
 	}
-	if (w->in_record && w->emitted_here) /* the record itself is still in flight: its parts were made */
-		w->book[BOOK_made] += w->emitted_here;
+	int r = w->stage->ops ? 0 : chain_settle(&w->chain);
+	if (r < 0)
+		return give_up(w, r);
+	/* the record in hand is still in flight (or there is none: timed work): what was emitted, was made */
+	w->book[BOOK_made] += w->emitted_here;
 	struct intent *in = intent_begin(w->a, w->slot);
 	for (unsigned i = 0; i < w->n_out; i++)
 		close_output(w, in, &w->out[i]);
@@ -526,9 +537,9 @@ int unit_commit(struct worker *w)
 	if (w->ended)
 		in->flags |= COMMITTED_ENDED;
 	note_latency(w);
-	int r = carry_out(w, in);
+	r = carry_out(w, in);
 	if (r < 0)
-		return r;
+		return give_up(w, r);
 	ring(w, in);
 	stats_add(&w->me->stats, STAT_commits, 1);
 	atomic_fetch_add_explicit(&w->me->progress, 1, memory_order_relaxed);

@@ -240,9 +240,11 @@ static int make_chain(struct worker *w)
 		if (r < 0)
 			return r;
 	}
-	w->chain.kv_env = w->state;
-	return chain_init(&w->chain, s->name, s->steps, s->n_steps, &w->host, w->me->ordinal,
-			  s->workers, w->a->buffer_size);
+	int r = chain_init(&w->chain, s->name, s->steps, s->n_steps, &w->host, w->me->ordinal,
+			   s->workers, w->a->buffer_size);
+	w->chain.env = w->state;
+	w->chain.hand = &w->me->hand_step;
+	return r;
 }
 
 /* A predecessor died between its transaction's commit and telling so: the stage knows how it ended. */
@@ -342,5 +344,5 @@ _Noreturn void worker_main(const struct worker_birth *birth)
 	const char *why = w->st.why[0] ? w->st.why : strerror(-r);
 	log_error("cannot go on: %s", why);
 	snprintf(w->me->why, sizeof(w->me->why), "%s", why);
-	worker_leave(w, WORKER_EXIT_CANNOT);
+	_exit(WORKER_EXIT_CANNOT); /* what is held stays: the repair counts the attempt against it */
 }

@@ -20,7 +20,10 @@
  */
 #include "stages/chain.h"
 
+#include "stages/state.h"
+
 #include <assert.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 
@@ -83,9 +86,11 @@ int chain_open(struct chain *ch)
 {
 	for (unsigned i = 0; i < ch->n; i++) {
 		struct stage *st = &ch->steps[i];
-		if ((st->ops->flags & STAGE_STATEFUL) && !st->kv)
-			st->kv = ch->kv;
-		int r = st->ops->open ? st->ops->open(st) : 0;
+		int r = 0;
+		if ((st->ops->flags & STAGE_STATEFUL) && !st->kv && ch->env)
+			r = state_env_step(ch->env, i, st->ops->name, &st->kv);
+		if (r == 0 && st->ops->open)
+			r = st->ops->open(st);
 		if (r != 0)
 			return r;
 	}
@@ -147,6 +152,8 @@ static int run(struct chain *ch, unsigned first, struct record *r, struct stage 
 	for (unsigned i = first; i < ch->n; i++) {
 		struct stage *st = *at = &ch->steps[i];
 		st->origin.ordinal++;
+		if (ch->hand)
+			atomic_store_explicit(ch->hand, i, memory_order_relaxed);
 		int a = st->ops->transform(st, r);
 		if (a != STAGE_OK)
 			return a;
@@ -257,6 +264,15 @@ int chain_flush(struct chain *ch)
 			return a;
 	}
 	return STAGE_OK;
+}
+
+int chain_settle(struct chain *ch)
+{
+	int r = 0;
+	for (unsigned i = 0; i < ch->n && r == 0; i++)
+		if (ch->steps[i].ops->settle)
+			r = ch->steps[i].ops->settle(&ch->steps[i]);
+	return r;
 }
 
 int64_t chain_deadline(const struct chain *ch)

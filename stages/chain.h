@@ -9,6 +9,8 @@
 
 #include "stages/stage.h"
 
+struct state_env;
+
 struct chain_step {
 	const struct stage_ops *ops;
 	const void *config;
@@ -18,7 +20,8 @@ struct chain {
 	struct stage *steps; /* n of them */
 	unsigned n;
 	struct stage_host *host;
-	struct state *kv;    /* set by the owner before chain_open when a step is STAGE_STATEFUL, else NULL */
+	struct state_env *env; /* set by the owner before chain_open when a step is STAGE_STATEFUL, else NULL */
+	_Atomic uint32_t *hand; /* set by the owner, may be NULL: where the index of the step at work is noted */
 	struct origin origin; /* of the input record in hand (ordinal unused) */
 	uint32_t emitted;    /* records emitted or rejected so far for the input record in hand */
 	bool absorbed;       /* a record made of the one in hand went into a step's state */
@@ -49,6 +52,9 @@ struct chain_outcome chain_run(struct chain *ch, uint32_t index, struct record *
  * (commit, then call again), -errno. */
 int chain_tick(struct chain *ch, int64_t monotonic_now);
 int chain_flush(struct chain *ch);
+
+/* The unit is about to be committed: steps put what they hold in memory into their state. 0 or -errno. */
+int chain_settle(struct chain *ch);
 
 /* The earliest deadline of a step (CLOCK_MONOTONIC ns), 0: none. */
 int64_t chain_deadline(const struct chain *ch);
