@@ -45,8 +45,12 @@ static int offer(struct worker *w, struct unit_input *in, const struct pace *pac
 		bool poison = in->record == f->skip_record;
 		int r = poison || give_up ? STAGE_E_REJECT : w->stage->ops->consume(&w->st, rec, len);
 		if (r == STAGE_E_REJECT) {
-			if (!unit_letter_fits(w, len))
-				return STAGE_E_FULL;
+			if (!unit_letter_fits(w, len)) {
+				if (*taken)
+					return STAGE_E_FULL;
+				if ((r = unit_open(w, &w->dead)) < 0) /* waits with nothing taken */
+					return r;
+			}
 			char why[STAGE_WHY_MAX];
 			if (poison)
 				snprintf(why, sizeof(why), "it killed its worker %u times: %s",
@@ -81,21 +85,15 @@ static int try_unit(struct worker *w, struct pace *pace, bool give_up)
 	unsigned i = 0;
 	for (; r == 0 && i < w->n_in; i++)
 		r = offer(w, &w->in[i], pace, give_up, &taken);
-	if (r == STAGE_E_FULL) {
-		/* inputs behind the one that is not done go back; they were not begun */
+	if (r == STAGE_E_FULL) { /* ends here: inputs behind the one that is not done were not begun */
 		while (w->n_in > i)
 			arena_unclaim(w->a, w->slot, w->in[--w->n_in].at);
-		if (!taken) { /* no room for a letter: wait for it with nothing taken */
-			if (w->stage->ops->rollback)
-				w->stage->ops->rollback(&w->st);
-			r = unit_open(w, &w->dead);
-			return r < 0 ? r : STAGE_E_FULL;
-		}
 		r = 0;
 	}
 	FAULT(deliver);
 	if (r == 0 && w->stage->ops->finish)
 		r = w->stage->ops->finish(&w->st);
+	w->prepared = r == STAGE_OK;
 	FAULT(delivered);
 	return r;
 }
@@ -176,8 +174,6 @@ static int deliver_unit(struct worker *w, struct pace *pace)
 		int r = try_unit(w, pace, give_up);
 		if (r < 0)
 			return r;
-		if (r == STAGE_E_FULL)
-			continue;
 		if (r == STAGE_OK)
 			break;
 		give_up = after_failure(w, pace, r);

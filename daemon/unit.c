@@ -403,6 +403,8 @@ static void note_inputs(struct worker *w, struct intent *in)
 	for (unsigned i = 0; i < w->n_in; i++) {
 		const struct unit_input *it = &w->in[i];
 		uint32_t emitted = it->done ? 0 : w->in_record ? w->emitted : 0;
+		if (!it->done && it->record == it->from_record && emitted == it->from_emitted)
+			continue; /* stays as it is */
 		bool fits = intent_input(in, it->at, it->done ? INTENT_FREE : INTENT_ADVANCE,
 					 it->record, it->byte, emitted);
 		assert(fits);
@@ -416,7 +418,7 @@ static int carry_out(struct worker *w, struct intent *in)
 	struct commit_id id = {.worker = w->slot, .number = in->number};
 	int r = 0;
 	memcpy(id.epoch, w->a->h->epoch, sizeof(id.epoch));
-	bool stage_commits = w->stage->ops && (w->stage->ops->flags & STAGE_TRANSACTION);
+	bool stage_commits = w->prepared && (w->stage->ops->flags & STAGE_TRANSACTION);
 	bool state_commits = w->state && state_env_dirty(w->state);
 	if (!stage_commits && !state_commits) {
 		intent_commit(w->a, w->slot);
@@ -494,7 +496,7 @@ static void start_over(struct worker *w)
 	w->n_in = stays;
 	w->n_ranges = 0;
 	w->range_bytes = 0;
-	w->want_commit = false;
+	w->want_commit = w->prepared = false;
 	w->emitted_here = 0;
 	if (stays)
 		w->in[0] = last;

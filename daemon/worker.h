@@ -96,6 +96,7 @@ struct worker {
 	uint32_t origin_worker;
 	uint64_t origin_commit;
 	bool ended;                /* the commit that comes is the last */
+	bool prepared;             /* consumer: finish() is done, its transaction is open */
 	bool want_commit;          /* the position's patches are many: commit at the next chance */
 	struct { uint32_t off, len; } ranges[UNIT_RANGES_MAX];
 	unsigned n_ranges;
