@@ -7,7 +7,7 @@
  * Invariants
  *  - no byte at or behind `end` is read, whatever lengths the input claims;
  *  - an element takes at least one byte, so a container that claims more elements than bytes are
- * left is refused at its head: work is bounded by the input's size, never by its claims.
+ *    left is refused at its head: work is bounded by the input's size, never by its claims.
  *
  * Limits: mp_skip does not look into strings; who needs UTF-8 checked calls mp_utf8_valid.
  */
