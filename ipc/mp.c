@@ -7,7 +7,7 @@
  * Invariants
  *  - no byte at or behind `end` is read, whatever lengths the input claims;
  *  - an element takes at least one byte, so a container that claims more elements than bytes are
- * left is refused at its head: work is bounded by the input's size, never by its claims.
+ *    left is refused at its head: work is bounded by the input's size, never by its claims.
  *
  * Limits: mp_skip does not look into strings; who needs UTF-8 checked calls mp_utf8_valid.
  */
@@ -202,37 +202,36 @@ const uint8_t *mp_read_long(const uint8_t *p, const uint8_t *end, struct mp *out
 
 const uint8_t *mp_skip_long(const uint8_t *p, const uint8_t *end)
 {
-	uint64_t left[MP_DEPTH_MAX];
+	uint64_t left[MP_DEPTH_MAX]; /* of the containers around the innermost one */
+	uint64_t now = 1;            /* elements still to come in the innermost one */
 	unsigned depth = 0;
 
 	for (;;) {
 		if (p >= end)
 			return NULL;
-		uint8_t c = *p;
-		size_t n = mp_fixed_size[c];
-		if (n && (c & 0xe0) != 0x80) {
-			if (n > (size_t)(end - p))
-				return NULL;
-			p += n;
-		} else {
+		const uint8_t *next = (*p & 0xe0) == 0x80 ? NULL : mp_skip_fixed(p, end);
+		if (!next) {
 			struct mp v;
-			p = mp_read_long(p, end, &v);
-			if (!p)
+			next = mp_read_long(p, end, &v);
+			if (!next)
 				return NULL;
 			if (v.type == MP_MAP || v.type == MP_ARRAY) {
 				if (depth == MP_DEPTH_MAX)
 					return NULL;
-				left[depth] = v.type == MP_MAP ? 2 * (uint64_t)v.n : v.n;
-				if (left[depth]) {
-					depth++;
+				if (v.n) {
+					left[depth++] = now;
+					now = v.type == MP_MAP ? 2 * (uint64_t)v.n : v.n;
+					p = next;
 					continue;
 				}
 			}
 		}
-		while (depth && --left[depth - 1] == 0)
-			depth--;
-		if (!depth)
-			return p;
+		p = next;
+		while (--now == 0) {
+			if (!depth)
+				return p;
+			now = left[--depth];
+		}
 	}
 }
 

@@ -130,15 +130,33 @@ static inline const uint8_t *mp_read(const uint8_t *p, const uint8_t *end, struc
 	return mp_read_long(p, end, out);
 }
 
+/* Skips the value at @p < @end when its first byte alone says how long it is, else NULL, as when it is
+ * truncated. Branches come before the table: records of a stream are alike, so that the processor guesses
+ * the way and need not wait for one byte to know where the next one is. */
+static inline const uint8_t *mp_skip_fixed(const uint8_t *p, const uint8_t *end)
+{
+	uint8_t c = *p;
+	size_t n;
+	if (c < 0x80)
+		return p + 1;
+	if ((c & 0xe0) == 0xa0)
+		n = 1 + (c & 0x1fu);
+	else if (c == 0xcb || c == 0xcf)
+		n = 9;
+	else if (c == 0xce)
+		n = 5;
+	else
+		n = mp_fixed_size[c];
+	return n && n <= (size_t)(end - p) ? p + n : NULL;
+}
+
 /* Skips one whole value with all that is in it. NULL when truncated, invalid or nested too deep. */
 static inline const uint8_t *mp_skip(const uint8_t *p, const uint8_t *end)
 {
 	if (p >= end)
 		return NULL;
-	size_t n = mp_fixed_size[*p];
-	if (n && n <= (size_t)(end - p))
-		return p + n;
-	return n ? NULL : mp_skip_long(p, end);
+	const uint8_t *next = mp_skip_fixed(p, end);
+	return next ? next : mp_skip_long(p, end);
 }
 
 /* True when [p, p+len) is well-formed UTF-8 (RFC 3629: no surrogates, no overlong forms). */

@@ -8,7 +8,7 @@
  * Invariants
  *  - `size` is kept with every change and never computed again;
  *  - scratch blocks grow twofold and the newest is the largest, so that record_clear keeps just
- * that one and a stream of like records settles on one block.
+ *    that one and a stream of like records settles on one block.
  *
  * Limits: keys of nested maps are taken as unique (the codecs saw to it). A value set deeper inside
  * a record than it was found may reach a nesting that the next reader refuses (MP_DEPTH_MAX).

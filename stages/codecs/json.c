@@ -6,14 +6,14 @@
  * can be:
  *  - a value that is JSON but no record (a list, a key twice, too large) is skipped as a whole;
  *  - after text that is not JSON the next line is read on. When it was the first word of a line
- * that could not be right, that line itself is read again as a beginning: most likely the value
- * before it was cut off.
+ *    that could not be right, that line itself is read again as a beginning: most likely the value
+ *    before it was cut off.
  *
  * Invariants
  *  - what is rejected is a value or whole rest of a line, never a piece of good input behind it;
  *  - the cuts of a stream into windows make no difference, as long as a window may grow to
- * TEXT_FACTOR times the largest record. Text that goes on longer without becoming a value is
- * rejected in pieces.
+ *    TEXT_FACTOR times the largest record. Text that goes on longer without becoming a value is
+ *    rejected in pieces.
  *
  * Limits: the byte order mark is skipped at the start only; UTF-16 and UTF-32 are refused like any
  * other text that is not JSON.

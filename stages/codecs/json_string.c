@@ -7,7 +7,7 @@
  *
  * Invariants
  *  - UTF-8 is checked on the raw text: escapes are ASCII there and stand for whole characters, so
- * the result is well-formed when the raw text is;
+ *    the result is well-formed when the raw text is;
  *  - a surrogate escape without its other half is refused: it stands for no character.
  *
  * Limits: with escapes the head is sized by the raw length, so a string within four bytes of the

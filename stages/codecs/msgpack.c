@@ -8,7 +8,7 @@
  *
  * Invariants
  *  - every value is looked at before it is copied; nothing behind a claim that the window cannot
- * hold;
+ *    hold;
  *  - a map or list that claims more elements than a record has bytes is refused at once.
  *
  * Limits: msgpack cannot be taken up again in the middle: behind a byte that is wrong the rest of
