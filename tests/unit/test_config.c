@@ -721,6 +721,9 @@ static void hashes(void **state)
 	assert_true(hash_of(one, "in") != hash_of(rate, "in"));
 	assert_true(hash_of(one, "out") == hash_of(rate, "out"));
 	assert_true(hash_of(one, "t") != hash_of(more, "t"));
+	assert_true(hash_of(one, "in") == hash_of(more, "in"));
+	assert_true(hash_of(one, "out") == hash_of(more, "out"));
+	assert_true(hash_of(one, "dead") == hash_of(more, "dead"));
 	assert_true(hash_of(one, "in") != hash_of("arena: {buffer: 512KiB}\n" P
 	                                          "transformers:\n  t: "
 	                                          "{steps: [], workers: 2}\n" C,
