@@ -5,7 +5,9 @@
  * node is written as its kind and value in a fixed form, so comments, blank lines, quotes and flow
  * or block style do not matter; the order of keys does (the expressions of `set` run in order). To
  * the stage's own nodes come the edges around it, since defaults of `from` depend on the
- * neighbours, and those global settings a worker is started with.
+ * neighbours, and those global settings a worker is started with. A quota counts only where it was
+ * written: the default is a share of the arena that every new edge changes, and no worker need be
+ * replaced for that.
  *
  * Limit: files that a stage reads (scripts, keys, certificates) are not looked into.
  */
@@ -72,8 +74,9 @@ static void add_edges(struct buf *b, const struct config *cfg, unsigned stage)
 		const struct config_edge *e = &cfg->edges[i];
 		if (e->from != stage && e->to != stage)
 			continue;
+		bool said = i < cfg->tree->n_links && cfg->tree->links[i].quota_node;
 		add_string(b, e->name);
-		add_u64(b, e->quota);
+		add_u64(b, said ? e->quota : 0);
 		add_u64(b, e->full);
 	}
 }

@@ -138,81 +138,19 @@ static struct node *node_at(struct reader *r, const yaml_mark_t *mark)
 	return n;
 }
 
-static size_t name_length(const char *s, const char *end)
-{
-	size_t n = 0;
-	while (s + n < end && (s[n] == '_' || (s[n] >= 'A' && s[n] <= 'Z') ||
-	                       (s[n] >= 'a' && s[n] <= 'z') || (n && s[n] >= '0' && s[n] <= '9')))
-		n++;
-	return n;
-}
-
-/* Appends what the variable at @s (behind "${") stands for. Returns the byte behind "}", or NULL
- * after a complaint about @n. An empty variable takes the default, like in a shell. */
-static const char *expand_one(struct reader *r, struct node *n, const char *s, struct buf *out)
-{
-	const char *end = n->text + n->len;
-	size_t len = name_length(s, end);
-	const char *close = memchr(s, '}', (size_t)(end - s));
-	char name[256];
-	if (!close || len == 0 || len >= sizeof(name) ||
-	    (s + len != close && strncmp(s + len, ":-", 2) != 0)) {
-		complain(r->c, n, "expected ${NAME} or ${NAME:-default}; a plain $ is written $$");
-		return NULL;
-	}
-	memcpy(name, s, len);
-	name[len] = '\0';
-	const char *value = getenv(name);
-	int e = 0;
-	if (s + len != close && (!value || !*value))
-		e = buf_add(out, s + len + 2, (size_t)(close - (s + len + 2)));
-	else if (value)
-		e = buf_add_str(out, value);
-	else {
-		complain(r->c, n,
-		         "environment variable %s is not set, and no default is given "
-		         "(${%s:-default})",
-		         name, name);
-		return NULL;
-	}
-	if (e < 0 || out->len > YAML_EXPANDED_MAX) {
-		complain(r->c, n, "too long with its variables filled in");
-		return NULL;
-	}
-	return close + 1;
-}
-
-/* Fills in ${NAME}, ${NAME:-default} and $$; any other $ stays. */
+/* Fills in the variables of @n; a mistake marks it. */
 static void expand(struct reader *r, struct node *n)
 {
 	_cleanup_(buf_deinit) struct buf out = {0};
-	const char *s = n->text, *end = n->text + n->len;
-	while (s < end) {
-		const char *dollar = memchr(s, '$', (size_t)(end - s));
-		if (!dollar || dollar + 1 == end)
-			dollar = end;
-		buf_add(&out, s, (size_t)(dollar - s));
-		if (dollar == end)
-			break;
-		s = dollar + 2;
-		if (dollar[1] == '{') {
-			n->expanded = true;
-			s = expand_one(r, n, s, &out);
-			if (!s) {
-				n->bad = true;
-				return;
-			}
-		} else {
-			buf_add_byte(&out, '$');
-			if (dollar[1] != '$')
-				s--;
-		}
+	int e = yaml_expand(n, &out, r->c);
+	char *text = e < 0 ? NULL : copy(r->tree, out.p, out.len);
+	if (!text) {
+		n->bad = true;
+		return;
 	}
-	char *text = copy(r->tree, out.p, out.len);
-	if (text) {
-		n->text = text;
-		n->len = out.len;
-	}
+	n->text = text;
+	n->len = out.len;
+	n->expanded = e > 0;
 }
 
 /* Inside { } and [ ] a comma ends a plain scalar, also one that stands in an expression's brackets.

@@ -40,5 +40,9 @@ struct node *yaml_map(struct yaml_tree *t, const struct node *place);
 struct node *yaml_string(struct yaml_tree *t, const struct node *place, const char *text);
 int yaml_add(struct yaml_tree *t, struct node *map, struct node *key, struct node *value);
 
+/* Appends the text of scalar @n with its variables filled in. 1: there were some, 0: none, -EINVAL
+ * after a complaint, -ENOMEM. */
+int yaml_expand(const struct node *n, struct buf *out, struct complaints *c);
+
 /* Frees everything; the tree is empty then. */
 void yaml_deinit(struct yaml_tree *t);

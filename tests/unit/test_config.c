@@ -423,6 +423,129 @@ static void all_at_once(void **state)
 	     "daemon, producers, transformers, consumers\n");
 }
 
+/* True (and a word) when this build lacks a stage that the test needs. */
+static bool lacks(enum stage_kind kind, const char *name)
+{
+	if (stage_find(kind, name))
+		return false;
+	print_message("skipped: this build has no %s\n", name);
+	return true;
+}
+
+#define T(steps) P "transformers:\n  t:\n    steps:\n" steps
+
+static void steps(void **state)
+{
+	(void)state;
+	if (lacks(STAGE_STEP, "dedupe") || lacks(STAGE_STEP, "keep") || lacks(STAGE_STEP, "filter"))
+		skip();
+	struct config *cfg = good(T("      - filter: {level: {not: debug}}\n"
+	                            "      - filter: level == 'x'\n"
+	                            "      - keep: [a, b]\n"
+	                            "      - dedupe: {by: a}\n") C);
+	const struct config_stage *t = config_stage(cfg, "t");
+	assert_int_equal(t->n_steps, 4);
+	assert_string_equal(t->steps[2].ops->name, "keep");
+	assert_true(t->stateful);
+	config_free(cfg);
+	says(T("      - fitler: {a: 1}\n") C,
+	     "s.yaml:6:9: unknown step \"fitler\": did you mean \"filter\"?\n");
+	says(T("      - dedupe: {by: a, ttll: 5m}\n") C,
+	     "s.yaml:6:25: unknown key \"ttll\": did you mean \"ttl\"?\n");
+	/* a required option is missing: said once, and the step's own check is not bothered */
+	says(T("      - dedupe: {}\n") C,
+	     "s.yaml:6:17: missing key \"by\": fields whose values together are the key (paths)\n");
+}
+
+static void stateful(void **state)
+{
+	(void)state;
+	if (lacks(STAGE_STEP, "dedupe"))
+		skip();
+	says(T("      - dedupe: {by: a}\n    workers: 2\n") C,
+	     "s.yaml:7:14: workers: step \"dedupe\" remembers records, and each of 2 workers would "
+	     "see "
+	     "only some of them: set workers: 1\n");
+}
+
+static void routes(void **state)
+{
+	(void)state;
+	if (lacks(STAGE_STEP, "route"))
+		skip();
+#define R "      - route: {errors: {level: error}, slow: t > 5}\n"
+	struct config *cfg = good(T(R) "consumers:\n"
+	                               "  a: {type: null}\n"
+	                               "  b: {type: null, from: t.errors}\n"
+	                               "  c: {type: null, from: [t.slow, t.errors]}\n");
+	static const char *const edges[] = {"in->t", "t->a", "t.errors->b", "t.errors->c",
+	                                    "t.slow->c"};
+	const struct config_stage *t = config_stage(cfg, "t");
+	assert_int_equal(t->n_outputs, 3);
+	assert_string_equal(t->outputs[1], "errors");
+	assert_string_equal(t->outputs[2], "slow");
+	assert_null(t->outputs[3]);
+	for (unsigned i = 0; i < 5; i++)
+		assert_string_equal(cfg->edges[i].name, edges[i]);
+	assert_int_equal(cfg->edges[4].output, 2);
+	config_free(cfg);
+	says(T(R) "consumers:\n  a: {type: null, from: [t, t.erors]}\n",
+	     "s.yaml:8:29: from: t has no output \"erors\": did you mean \"t.errors\"?\n");
+	says(T(R) "consumers:\n  a: {type: null, from: [t, t.errors]}\n",
+	     "s.yaml:4:3: nobody reads the output \"t.slow\": name it in a \"from\"\n");
+	says(T(R) "consumers:\n  a: {type: null, from: [t.slow, t.errors]}\n",
+	     "s.yaml:4:3: nobody reads the main output of t: name it in a \"from\"\n");
+	says(T("      - route: {errors: {level: error}, default: drop}\n") CF "t.errors}\n", "");
+	says(T(R R) "consumers:\n  a: {type: null, from: [t, t.slow, t.errors]}\n",
+	     "s.yaml:7:9: only one step of a transformer may have outputs of its own\n");
+#undef R
+}
+
+static void codecs(void **state)
+{
+	(void)state;
+	if (lacks(STAGE_PRODUCER, "file") || !codec_find("csv"))
+		skip();
+	struct config *cfg = good("producers:\n  in: {type: file, path: x, codec: msgpack}\n" C);
+	assert_string_equal(config_stage(cfg, "in")->codec->name, "msgpack");
+	assert_string_equal(cfg->stages[cfg->dead_stage].codec->name, "json");
+	assert_non_null(cfg->stages[cfg->dead_stage].config);
+	config_free(cfg);
+	says("producers:\n  in: {type: file, path: x, codec: jsno}\n" C,
+	     "s.yaml:2:36: codec: unknown codec \"jsno\": did you mean \"json\"?\n");
+	says("producers:\n  in: {type: file, path: x, codec: csv, delimiter: 5}\n" C,
+	     "s.yaml:2:52: delimiter: expected a string, got a number (5): put it in quotes\n");
+	says("producers:\n  in: {type: file, path: x, delimiter: ';'}\n" C,
+	     "s.yaml:2:29: unknown key \"delimiter\": known here: path, follow, read_buffer, poll, "
+	     "rotate_wait, workers, max_attempts, stall_timeout, memory_max, batch, meta, type, "
+	     "codec\n");
+	says("producers:\n  in: {type: file}\n" C,
+	     "s.yaml:2:7: missing key \"path\": the file to read, or a list of them; - is standard "
+	     "input\n");
+}
+
+/* Every example that is shipped is taken as it is. */
+static void examples(void **state)
+{
+	(void)state;
+	static const char *const files[] = {"etc/sluice.yaml", "etc/examples/orders.yaml",
+	                                    "etc/examples/logs.yaml",
+	                                    "etc/examples/demo-debian.yaml"};
+	static const char *const needs[] = {"zmq", "file"};
+	if (lacks(STAGE_PRODUCER, needs[0]) || lacks(STAGE_PRODUCER, needs[1]) ||
+	    lacks(STAGE_CONSUMER, "sqlite") || lacks(STAGE_STEP, "aggregate"))
+		skip();
+	for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) {
+		struct complaints c = {0};
+		if (access(files[i], R_OK) < 0)
+			skip();
+		config_free(config_load(files[i], &c));
+		buf_add(&c.text, "", 1);
+		assert_string_equal((char *)c.text.p, "");
+		buf_deinit(&c.text);
+	}
+}
+
 static void defaults_of_from(void **state)
 {
 	(void)state;
@@ -598,6 +721,9 @@ static void hashes(void **state)
 	assert_true(hash_of(one, "in") != hash_of(rate, "in"));
 	assert_true(hash_of(one, "out") == hash_of(rate, "out"));
 	assert_true(hash_of(one, "t") != hash_of(more, "t"));
+	assert_true(hash_of(one, "in") == hash_of(more, "in"));
+	assert_true(hash_of(one, "out") == hash_of(more, "out"));
+	assert_true(hash_of(one, "dead") == hash_of(more, "dead"));
 	assert_true(hash_of(one, "in") != hash_of("arena: {buffer: 512KiB}\n" P
 	                                          "transformers:\n  t: "
 	                                          "{steps: [], workers: 2}\n" C,
@@ -697,16 +823,31 @@ static int stop(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(least),          cmocka_unit_test(all_keys),
-	        cmocka_unit_test(wrong_sections), cmocka_unit_test(wrong_types),
-	        cmocka_unit_test(wrong_names),    cmocka_unit_test(wrong_options),
-	        cmocka_unit_test(wrong_steps),    cmocka_unit_test(wrong_from),
-	        cmocka_unit_test(wrong_graph),    cmocka_unit_test(wrong_whole),
-	        cmocka_unit_test(all_at_once),    cmocka_unit_test(defaults_of_from),
-	        cmocka_unit_test(order),          cmocka_unit_test(merged_pipelines),
-	        cmocka_unit_test(conf_d),         cmocka_unit_test(secrets),
-	        cmocka_unit_test(hashes),         cmocka_unit_test(paths),
-	        cmocka_unit_test(drawings),       cmocka_unit_test(missing_file),
+	        cmocka_unit_test(least),
+	        cmocka_unit_test(all_keys),
+	        cmocka_unit_test(wrong_sections),
+	        cmocka_unit_test(wrong_types),
+	        cmocka_unit_test(wrong_names),
+	        cmocka_unit_test(wrong_options),
+	        cmocka_unit_test(wrong_steps),
+	        cmocka_unit_test(wrong_from),
+	        cmocka_unit_test(wrong_graph),
+	        cmocka_unit_test(wrong_whole),
+	        cmocka_unit_test(all_at_once),
+	        cmocka_unit_test(steps),
+	        cmocka_unit_test(stateful),
+	        cmocka_unit_test(routes),
+	        cmocka_unit_test(codecs),
+	        cmocka_unit_test(examples),
+	        cmocka_unit_test(defaults_of_from),
+	        cmocka_unit_test(order),
+	        cmocka_unit_test(merged_pipelines),
+	        cmocka_unit_test(conf_d),
+	        cmocka_unit_test(secrets),
+	        cmocka_unit_test(hashes),
+	        cmocka_unit_test(paths),
+	        cmocka_unit_test(drawings),
+	        cmocka_unit_test(missing_file),
 	};
 	return cmocka_run_group_tests(tests, start, stop);
 }
