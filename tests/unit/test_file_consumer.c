@@ -587,6 +587,7 @@ int main(void)
 	        TEST(test_truncated_while_running),
 	        TEST(test_logrotate),
 	        TEST(test_keep),
+	        TEST(test_number_taken),
 	        TEST(test_age),
 	        TEST(test_max_size),
 	        TEST(test_two_writers),
