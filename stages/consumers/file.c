@@ -28,6 +28,8 @@
  * Limits
  *  - what another program appends to the file is cut after a crash, and only told while running;
  *  - a file moved to another directory while a unit was open keeps that unit's bytes: told;
+ *  - of an empty file only the inode number is known: should it be removed and the number be given to
+ *    another file of the same name while the daemon is down, that one is cut to nothing;
  *  - a rotated file is a little larger than `rotate.size`: units are not torn apart.
  */
 #include "stages/consumers/file.h"

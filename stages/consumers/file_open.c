@@ -41,8 +41,9 @@ static int read_tail(int fd, uint64_t offset, uint32_t len, uint64_t *hash)
 static bool tail_matches(int fd, const struct file_out_mark *m)
 {
 	uint64_t hash = 0;
-	return read_tail(fd, m->offset, m->tail_len, &hash) == 0 &&
-	       (m->tail_len == 0 || hash == m->tail);
+	if (m->tail_len == 0)
+		return m->offset == 0;
+	return read_tail(fd, m->offset, m->tail_len, &hash) == 0 && hash == m->tail;
 }
 
 /* Whether the last byte before the end is one of a line that nobody ended. */

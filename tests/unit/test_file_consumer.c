@@ -22,10 +22,12 @@ enum {
 
 static char *dir;
 
-/* ---- crashes ----------------------------------------------------------------------------------- */
+/* ---- crashes -----------------------------------------------------------------------------------
+ */
 
 static int countdown; /* events until the end of this process; 0: none is set */
 static int fail_with; /* errno of the next pwrite; 0: it works */
+static bool plant;    /* the next target of a rename is made by somebody else just before */
 
 static void event(void)
 {
@@ -36,6 +38,9 @@ static void event(void)
 int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
 {
 	event();
+	if (plant)
+		files_write(to, "somebody else's");
+	plant = false;
 	int r = (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, flags);
 	event();
 	return r;
@@ -74,7 +79,8 @@ ssize_t pwrite(int fd, const void *p, size_t len, off_t off)
 	return n;
 }
 
-/* ---- a worker of two buffers ------------------------------------------------------------------- */
+/* ---- a worker of two buffers -------------------------------------------------------------------
+ */
 
 struct shared {
 	uint8_t position[64];
@@ -96,7 +102,7 @@ static struct file_out_config config_of(const char *path)
 }
 
 static void run_make(struct run *r, const char *codec, struct shared *shared,
-		     struct file_out_config config)
+                     struct file_out_config config)
 {
 	memset(r, 0, sizeof(*r));
 	r->host = host_new(ROOM);
@@ -161,7 +167,8 @@ static int deliver(struct run *r, unsigned end, unsigned per_unit)
 	return 0;
 }
 
-/* ---- what is in the files ---------------------------------------------------------------------- */
+/* ---- what is in the files ----------------------------------------------------------------------
+ */
 
 static unsigned check_text(char *text, unsigned next, bool csv)
 {
@@ -215,8 +222,8 @@ static int remove_dir(void **state)
 
 static struct shared *make_shared(void)
 {
-	struct shared *s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE,
-				MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct shared *s =
+	        mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	assert_true(s != MAP_FAILED);
 	s->fresh = true;
 	return s;
@@ -224,7 +231,7 @@ static struct shared *make_shared(void)
 
 /* One worker's life in a child that ends at event number @n (0: never). True: it ended early. */
 static bool live(const char *codec, struct shared *shared, struct file_out_config config,
-		 unsigned end, int n)
+                 unsigned end, int n)
 {
 	fflush(NULL);
 	pid_t pid = fork();
@@ -245,7 +252,8 @@ static bool live(const char *codec, struct shared *shared, struct file_out_confi
 	return WEXITSTATUS(status) == CRASHED;
 }
 
-/* ---- tests ------------------------------------------------------------------------------------- */
+/* ---- tests -------------------------------------------------------------------------------------
+ */
 
 static void every_crash(const char *codec, uint64_t rotate_size)
 {
@@ -378,8 +386,8 @@ static void test_replaced(void **state)
 	assert_int_equal(r.st.ops->open(&r.st), 0);
 	assert_int_equal(deliver(&r, 2, 1), 0);
 	assert_string_equal(files_read(path),
-			    "somebody else wrote this, longer than what was there\n"
-			    "{\"n\":1,\"t\":\"some text\"}\n");
+	                    "somebody else wrote this, longer than what was there\n"
+	                    "{\"n\":1,\"t\":\"some text\"}\n");
 	run_free(&r);
 }
 
@@ -417,7 +425,7 @@ static void test_logrotate(void **state)
 	assert_int_equal(r.st.ops->reopen(&r.st), 0);
 	assert_int_equal(deliver(&r, 3, 1), 0);
 	assert_string_equal(files_read(old), "{\"n\":0,\"t\":\"some text\"}\n"
-					     "{\"n\":1,\"t\":\"some text\"}\n");
+	                                     "{\"n\":1,\"t\":\"some text\"}\n");
 	assert_string_equal(files_read(path), "{\"n\":2,\"t\":\"some text\"}\n");
 	/* moved while a unit was open, and then the process died */
 	assert_int_equal(r.st.ops->begin(&r.st), 0);
@@ -453,8 +461,27 @@ static void test_keep(void **state)
 	assert_int_equal(list.v[1].number, 12);
 	file_rotate_list_deinit(&list);
 	assert_string_equal(files_read(files_name(dir, "out.000012")),
-			    "{\"n\":4,\"t\":\"some text\"}\n");
+	                    "{\"n\":4,\"t\":\"some text\"}\n");
 	assert_true(files_there(files_name(dir, "out.1")));
+	run_free(&r);
+}
+
+static void test_number_taken(void **state)
+{
+	(void)state;
+	struct run r;
+	struct shared s = {.fresh = true};
+	const char *path = files_name(dir, "out");
+	struct file_out_config config = config_of(path);
+	config.rotate.size = 1;
+	run_make(&r, "json", &s, config);
+	assert_int_equal(r.st.ops->open(&r.st), 0);
+	plant = true;
+	assert_int_equal(deliver(&r, 2, 1), 0);
+	assert_false(plant);
+	assert_string_equal(files_read(files_name(dir, "out.000001")), "somebody else's");
+	assert_string_equal(files_read(files_name(dir, "out.000002")),
+	                    "{\"n\":0,\"t\":\"some text\"}\n");
 	run_free(&r);
 }
 
@@ -551,20 +578,21 @@ static void test_directory_missing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_every_crash),
-		TEST(test_rollback),
-		TEST(test_failed_write),
-		TEST(test_disk_full),
-		TEST(test_existing),
-		TEST(test_replaced),
-		TEST(test_truncated_while_running),
-		TEST(test_logrotate),
-		TEST(test_keep),
-		TEST(test_age),
-		TEST(test_max_size),
-		TEST(test_two_writers),
-		TEST(test_csv_goes_on),
-		TEST(test_directory_missing),
+	        TEST(test_every_crash),
+	        TEST(test_rollback),
+	        TEST(test_failed_write),
+	        TEST(test_disk_full),
+	        TEST(test_existing),
+	        TEST(test_replaced),
+	        TEST(test_truncated_while_running),
+	        TEST(test_logrotate),
+	        TEST(test_keep),
+	        TEST(test_number_taken),
+	        TEST(test_age),
+	        TEST(test_max_size),
+	        TEST(test_two_writers),
+	        TEST(test_csv_goes_on),
+	        TEST(test_directory_missing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
