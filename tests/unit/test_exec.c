@@ -358,7 +358,7 @@ static void test_group(void **arg)
 {
 	(void)arg;
 	struct exec_rig e;
-	char yaml[256], path[128];
+	char yaml[512], path[64];
 	memset(&e, 0, sizeof(e));
 	snprintf(path, sizeof(path), "/tmp/sluice-test-pid-%ld", (long)getpid());
 	snprintf(yaml, sizeof(yaml),
@@ -378,7 +378,7 @@ static void test_group(void **arg)
 static void test_parent_killed(void **arg)
 {
 	(void)arg;
-	char path[128], text[256];
+	char path[64], text[512];
 	snprintf(path, sizeof(path), "/tmp/sluice-test-pid-%ld", (long)getpid());
 	snprintf(text, sizeof(text), "echo $$ > %s.new; mv %s.new %s; exec sleep 1000", path, path,
 	         path);
