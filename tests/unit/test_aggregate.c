@@ -430,7 +430,7 @@ static void test_speed(void **arg)
 	static struct rig in[60];
 	rig_open(&g, &aggregate_step, "{by: section, compute: {n: count(), bytes: sum(Size)}}");
 	for (int i = 0; i < 60; i++) {
-		char name[16];
+		char name[32];
 		snprintf(name, sizeof(name), "section-%d", i);
 		rig_record(&in[i], "Package", 's', "some-package-name", "Version", 's', "1.2.3-4",
 		           "section", 's', name, "Size", 'i', (int64_t)100000 + i, NULL);
