@@ -179,8 +179,6 @@ static enum csv_found csv_quoted(const struct csv *st, struct csv_row *row, cons
 		q = q < row->end ? memchr(q, st->quote, (size_t)(row->end - q)) : NULL;
 		if (!q)
 			return row->last ? CSV_OPEN : CSV_MORE;
-		if (q + 1 == row->end && !row->last)
-			return CSV_MORE;
 		if (q + 1 < row->end && q[1] == st->quote) {
 			s->escapes++;
 			q += 2;

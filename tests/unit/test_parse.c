@@ -139,6 +139,8 @@ static void test_interpreter(void **state)
 	assert_int_equal(capture_new(&jit, pattern, true, why, sizeof(why)), 0);
 	assert_int_equal(capture_new(&slow, pattern, false, why, sizeof(why)), 0);
 	assert_false(capture_jit(slow));
+	if (!capture_jit(jit))
+		print_message("no machine code here: interpreter only\n");
 	for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
 		const uint8_t *s = (const uint8_t *)texts[i];
 		int r = capture_map(jit, s, strlen(texts[i]), &x);
