@@ -280,7 +280,8 @@ int home_assign_edges(struct master *m)
 	return 0;
 }
 
-/* A run that came to its end starts afresh: its producers read again, its stages live again. */
+/* A run that came to its end and was stopped in order starts afresh the next time: its producers read again, its
+ * stages live again. The last thing before the end: a crash before it does not make everything run twice. */
 static void forget_completed(struct master *m)
 {
 	struct arena *a = &m->arena;
@@ -318,11 +319,7 @@ int home_open(struct master *m)
 	r = m->config->arena_path ? open_file_arena(m, &g) : open_memfd_arena(m, &g);
 	if (r == 0)
 		r = home_assign_edges(m);
-	if (r == 0)
-		r = refuse_strays(m);
-	if (r == 0)
-		forget_completed(m);
-	return r;
+	return r == 0 ? refuse_strays(m) : r;
 }
 
 bool home_persistent(const struct master *m)
@@ -332,6 +329,8 @@ bool home_persistent(const struct master *m)
 
 void home_close(struct master *m)
 {
+	if (m->arena.h && m->orderly)
+		forget_completed(m);
 	if (m->arena.h && m->clean && !home_persistent(m))
 		carry_save(m);
 	int fd = m->arena.fd;

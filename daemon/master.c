@@ -322,6 +322,7 @@ int master_run(struct config *config, bool until_done)
 		r = sd_event_loop(m->event);
 		log_info("stopped");
 	}
+	m->orderly = r == 0;
 	int status = r < 0 ? 1 : r;
 	reload_abandon(m);
 	control_close(m);

@@ -93,6 +93,7 @@ struct master {
 	bool drained;                 /* by command: intake stays stopped */
 	int lock_fd;
 	bool stored;                  /* the memory arena is in systemd's fd store */
+	bool orderly;                 /* the loop came to its own end */
 	bool clean;                   /* everything was finished: positions may be carried over */
 	int exit_status;
 	uint64_t reloads;
