@@ -9,7 +9,7 @@
  * What "delivered" means is said by `acknowledge`:
  *
  *     none     the bytes are in the pipe. What the program has not read when it dies is lost.
- *     record   it answers each record with a line; a round trip each (10 to 20 us).
+ *     record   it answers each record with a line; a round trip each (20 to 40 us).
  *     batch    behind each batch comes an empty line (msgpack: nil); it answers that with a line.
  *
  * The answer is `ok`; `retry REASON` (offer it again, after a pause); or, to a record, `error

@@ -24,10 +24,11 @@
  * it has never answered, the last attempt waits a second before asking, and a program that ends
  * even so is not the record's fault: the step gives up, and the worker's restarts show why.
  *
- * Honest limits: a round trip a record, 10 to 20 us and two context switches, because a chain runs
- * record by record. What a program does besides answering is done again when a record is run again.
- * An unasked answer in right form that arrives after the next question was sent is taken for its
- * answer.
+ * Honest limits: a round trip a record, 20 to 40 us and two context switches, because a chain runs
+ * record by record; one bad record can hold the step for attempts x timeout, which has to stay
+ * below the stage's stall_timeout. What a program does besides answering is done again when a
+ * record is run again. An unasked answer in right form that arrives after the next question was
+ * sent is taken for its answer.
  */
 #include "stages/child.h"
 

@@ -421,6 +421,71 @@ static void test_refused(void **arg)
 	refuse("{by: a, compute: {b: count()}, windo: 1m}", "window");
 }
 
+static FILE *open_sample(void)
+{
+	const char *env = getenv("SLUICE_DATA");
+	const char *const dirs[] = {env ? env : "../shared/data", "../shared/data",
+	                            "../../shared/data"};
+	char path[512];
+	for (size_t i = 0; i < 3; i++) {
+		snprintf(path, sizeof(path), "%.400s/apt-index/sample.ndjson.gz", dirs[i]);
+		if (access(path, R_OK) != 0)
+			continue;
+		snprintf(path, sizeof(path), "zcat %.400s/apt-index/sample.ndjson.gz", dirs[i]);
+		return popen(path, "r");
+	}
+	return NULL;
+}
+
+/* A package index by section; the answers were computed by others' means. */
+static void test_sample(void **arg)
+{
+	(void)arg;
+	FILE *f = open_sample();
+	if (!f) {
+		print_message("no sample of the package index here: skipped\n");
+		skip();
+	}
+	struct rig g;
+	struct codec codec;
+	rig_open(&g, &aggregate_step,
+	         "{by: Section, compute: {n: count(), bytes: sum(Size), sized: "
+	         "count(Installed-Size)}}");
+	assert_int_equal(codec_init(&codec, codec_find("json"), NULL, 256 << 10), 0);
+	static char line[256 << 10];
+	static uint8_t rec[256 << 10];
+	while (fgets(line, sizeof(line), f)) {
+		struct codec_window w = {.p = (uint8_t *)line, .last = true};
+		w.end = w.p + strlen(line);
+		size_t len;
+		const char *why;
+		assert_int_equal(codec.ops->decode(&codec, &w, rec, sizeof(rec), &len), CODEC_E_OK);
+		assert_int_equal(record_open(&g.rec, rec, len, &why), 0);
+		assert_int_equal(run(&g), STAGE_E_ABSORBED);
+		if (g.st.origin.record % 100 == 0)
+			assert_int_equal(rig_commit(&g), 0);
+	}
+	pclose(f);
+	codec_deinit(&codec);
+	flush(&g);
+	uint64_t n = 0, bytes = 0, sized = 0;
+	for (unsigned i = 0; i < g.host->n; i++) {
+		struct mp m = rig_out(&g, i, "Section");
+		n += out_u(&g, i, "n");
+		bytes += out_u(&g, i, "bytes");
+		sized += out_u(&g, i, "sized");
+		if (m.len == 5 && !memcmp(m.p, "admin", 5)) {
+			assert_int_equal(out_u(&g, i, "n"), 109);
+			assert_int_equal(out_u(&g, i, "bytes"), 29632688);
+		}
+	}
+	assert_int_equal(g.host->n, 57);
+	assert_int_equal(n, 4898);
+	assert_int_equal(bytes, 9164180768);
+	assert_int_equal(sized, 4888);
+	rig_close(&g);
+}
+
 /* Not a test that can fail by slowness: it prints what a record costs. */
 static void test_speed(void **arg)
 {
@@ -463,7 +528,7 @@ int main(void)
 	        cmocka_unit_test(test_changed),   cmocka_unit_test(test_max_keys),
 	        cmocka_unit_test(test_windows),   cmocka_unit_test(test_unit_ends_inside),
 	        cmocka_unit_test(test_paths),     cmocka_unit_test(test_refused),
-	        cmocka_unit_test(test_speed),
+	        cmocka_unit_test(test_sample),    cmocka_unit_test(test_speed),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
