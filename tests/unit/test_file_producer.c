@@ -339,7 +339,7 @@ static void test_real_logs(void **state)
 	for (size_t i = 0; i < 3; i++) {
 		struct run r;
 		char name[64];
-		snprintf(name, sizeof(name), "logs/loghub/%s_2k.log", logs[i]);
+		snprintf(name, sizeof(name), "logs/loghub/%s/%s_2k.log", logs[i], logs[i]);
 		run_make(&r, "lines", files_name(root, name), false);
 		run_open(&r);
 		assert_int_equal(run_all(&r), STAGE_E_END);
