@@ -51,7 +51,8 @@ enum stage_answer {
 	STAGE_E_REJECT,      /* this record is bad: st->why says so; it becomes a dead letter */
 	STAGE_E_RETRY,       /* consumer: an attempt failed for a reason in the data or the peer's answer (st->why) */
 	STAGE_E_UNREACHABLE, /* consumer: the peer is not there, disk full, ... (st->why): tried without end */
-	STAGE_E_FULL,        /* consumer: finish the unit first, then offer this record again */
+	STAGE_E_FULL,        /* consumer: finish the unit first, then offer this record again. Also when nothing
+			      * was taken: then finish() has a position to set, which must be committed first */
 	STAGE_E_AGAIN,       /* tick, flush: there is more; call again (the unit may be committed between) */
 };
 
@@ -161,7 +162,8 @@ struct stage_ops {
 	int (*transform)(struct stage *st, struct record *r);
 	int (*consume)(struct stage *st, const uint8_t *rec, size_t len);
 
-	/* Timed work (windows, TTL, rotation), when st->deadline has passed. Optional. */
+	/* Timed work (windows, TTL, rotation), when st->deadline has passed. Consumers: between units only.
+	 * Optional. */
 	int (*tick)(struct stage *st);
 	/* The input has ended for good: emit what is held (aggregate). Called until it answers STAGE_OK. Optional. */
 	int (*flush)(struct stage *st);
@@ -185,7 +187,7 @@ struct stage_ops {
 	/* Producers: a commit is done (st->commit_id of the last one). Acknowledge what host->stored allows.
 	 * Also called now and then while idle. Optional. */
 	int (*stored)(struct stage *st);
-	/* Reopen files (SIGHUP, logrotate). Optional. */
+	/* Reopen files (SIGHUP, logrotate). Between units only. Optional. */
 	int (*reopen)(struct stage *st);
 };
 

@@ -323,6 +323,34 @@ static void test_pipe(void **state)
 	close(fds[0]);
 }
 
+/* Real logs with CRLF and no newline at the end: 2,000 records each. */
+static void test_real_logs(void **state)
+{
+	(void)state;
+	static const char *const roots[] = {"../shared/data", "../../shared/data"};
+	static const char *const logs[] = {"Linux", "Apache", "Spark"};
+	const char *root = getenv("SLUICE_DATA");
+	for (size_t i = 0; !root && i < 2; i++)
+		root = files_there(files_name(roots[i], "logs/loghub")) ? roots[i] : NULL;
+	if (!root || !files_there(files_name(root, "logs/loghub"))) {
+		print_message("skipped: the data is not there\n");
+		skip();
+	}
+	for (size_t i = 0; i < 3; i++) {
+		struct run r;
+		char name[64];
+		snprintf(name, sizeof(name), "logs/loghub/%s/%s_2k.log", logs[i], logs[i]);
+		run_make(&r, "lines", files_name(root, name), false);
+		run_open(&r);
+		assert_int_equal(run_all(&r), STAGE_E_END);
+		assert_int_equal(r.host->n, 2000);
+		for (unsigned k = 0; k < r.host->n; k++)
+			assert_null(strchr(text_of(&r.host->items[k]), '\r'));
+		run_close(&r);
+		run_free(&r);
+	}
+}
+
 /* ---- followed ----------------------------------------------------------------------------------
  */
 
@@ -470,10 +498,13 @@ static void test_bad_position(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        TEST(test_lines),        TEST(test_every_crash),     TEST(test_huge_line),
-	        TEST(test_missing),      TEST(test_changed),         TEST(test_pipe),
-	        TEST(test_follow),       TEST(test_rename),          TEST(test_rotated_while_down),
-	        TEST(test_copytruncate), TEST(test_removed_and_new), TEST(test_bad_position),
+	        TEST(test_lines),        TEST(test_every_crash),
+	        TEST(test_huge_line),    TEST(test_missing),
+	        TEST(test_changed),      TEST(test_pipe),
+	        TEST(test_real_logs),    TEST(test_follow),
+	        TEST(test_rename),       TEST(test_rotated_while_down),
+	        TEST(test_copytruncate), TEST(test_removed_and_new),
+	        TEST(test_bad_position),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
