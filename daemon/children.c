@@ -80,13 +80,14 @@ static _Noreturn void become_worker(struct master *m, uint32_t slot, int channel
 	worker_main(&birth);
 }
 
-static void cannot_go_on_silently(struct child *c)
+static void forget_process(struct child *c)
 {
+	/* the source before its descriptor: a fork under way may hold a copy, and epoll would go on naming it */
+	c->channel_source = sd_event_source_disable_unref(c->channel_source);
+	c->exit_source = sd_event_source_disable_unref(c->exit_source);
 	if (c->channel >= 0)
 		close(c->channel);
 	c->channel = -1;
-	c->channel_source = sd_event_source_disable_unref(c->channel_source);
-	c->exit_source = sd_event_source_disable_unref(c->exit_source);
 }
 
 static int on_channel(sd_event_source *src, int fd, uint32_t revents, void *arg)
@@ -246,7 +247,7 @@ static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg)
 	(void)src;
 	bool orderly = info->si_code == CLD_EXITED && info->si_status != WORKER_EXIT_CANNOT;
 	bool ended = orderly && info->si_status == WORKER_EXIT_ENDED;
-	cannot_go_on_silently(c);
+	forget_process(c);
 	if (!orderly)
 		note_last_words(m, c, info);
 	repair(m, c, info);
@@ -333,7 +334,7 @@ void children_free(struct master *m)
 {
 	for (uint32_t w = 0; m->children && w < m->arena.workers; w++) {
 		struct child *c = &m->children[w];
-		cannot_go_on_silently(c);
+		forget_process(c);
 		c->restart_timer = sd_event_source_disable_unref(c->restart_timer);
 	}
 	free(m->children);
