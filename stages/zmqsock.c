@@ -20,6 +20,10 @@
 
 #define MONITOR_ENDPOINT "inproc://monitor"
 
+enum {
+	HANDSHAKE_MS = 5000,
+};
+
 static int set_int(void *sock, int option, int value)
 {
 	return zmq_setsockopt(sock, option, &value, sizeof(value)) ? err_errno() : 0;
@@ -109,7 +113,7 @@ static int open_doors(struct zmqsock *s, const struct zmqsock_config *cfg)
 	r = set_text(s->sock, ZMQ_ZAP_DOMAIN, "sluice");
 	if (r < 0)
 		return r;
-	int events = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CLOSED |
+	int events = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED |
 	             ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
 	             ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
 	if (zmq_socket_monitor(s->sock, MONITOR_ENDPOINT, events))
@@ -182,7 +186,7 @@ static void peer_drop(struct zmqsock *s, size_t i)
 {
 	if (s->peers[i].dup >= 0)
 		close(s->peers[i].dup);
-	s->peers[i] = s->peers[--s->n_peers];
+	memmove(&s->peers[i], &s->peers[i + 1], (--s->n_peers - i) * sizeof(*s->peers));
 }
 
 void zmqsock_close(struct zmqsock *s)
@@ -211,7 +215,7 @@ static int peer_add(struct zmqsock *s, int fd)
 		s->peers = p;
 		s->cap_peers = cap;
 	}
-	s->peers[s->n_peers++] = (struct zmqsock_peer){fd, fcntl(fd, F_DUPFD_CLOEXEC, 3)};
+	s->peers[s->n_peers++] = (struct zmqsock_peer){fd, fcntl(fd, F_DUPFD_CLOEXEC, 3), false};
 	return 0;
 }
 
@@ -223,16 +227,38 @@ static bool peer_open(int dup)
 	return n > 0 || (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK));
 }
 
+/* Whether the end of this connection is a refusal that was not counted yet. */
+static bool was_refused(struct zmqsock *s, const struct zmqsock_peer *p)
+{
+	if (s->just_failed)
+		return false;
+	if (p->greeted)
+		return p->dup >= 0 && peer_open(p->dup);
+	if (!s->denied)
+		return true;
+	s->denied--;
+	return false;
+}
+
 static void peer_gone(struct zmqsock *s, int fd)
 {
 	for (size_t i = 0; i < s->n_peers; i++) {
 		if (s->peers[i].fd != fd)
 			continue;
-		if (!s->just_failed && s->peers[i].dup >= 0 && peer_open(s->peers[i].dup))
-			s->st->refused++;
+		s->st->refused += was_refused(s, &s->peers[i]);
 		peer_drop(s, i);
 		return;
 	}
+}
+
+/* The event does not say whose handshake it was: the one that waits longest is the best guess. */
+static void peer_greeted(struct zmqsock *s)
+{
+	for (size_t i = 0; i < s->n_peers; i++)
+		if (!s->peers[i].greeted) {
+			s->peers[i].greeted = true;
+			return;
+		}
 }
 
 static int monitor_event(struct zmqsock *s, uint16_t event, uint32_t value)
@@ -246,9 +272,15 @@ static int monitor_event(struct zmqsock *s, uint16_t event, uint32_t value)
 	case ZMQ_EVENT_DISCONNECTED:
 		peer_gone(s, (int)value);
 		break;
+	case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
+		peer_greeted(s);
+		break;
+	case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
+		/* "not now": the connection stays until the handshake's time is up */
+		s->denied += value == 300;
+		__attribute__((fallthrough));
 	case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
 	case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
-	case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
 		/* one bad client may cause two of them, then a DISCONNECTED */
 		if (!s->just_failed)
 			s->st->refused++;

@@ -78,8 +78,9 @@ void zmqsock_check(const struct zmqsock_config *cfg, const struct node *node, st
 struct zmqsock_auth;
 
 struct zmqsock_peer {
-	int fd;  /* as libzmq knows it */
-	int dup; /* ours, -1 when there was none to spare */
+	int fd;       /* as libzmq knows it */
+	int dup;      /* ours, -1 when it was closed before we saw it */
+	bool greeted; /* its handshake is done */
 };
 
 struct zmqsock {
@@ -91,6 +92,7 @@ struct zmqsock {
 	size_t n_peers, cap_peers;
 	int64_t max_clients;
 	bool just_failed; /* the last monitor event was a failed handshake */
+	unsigned denied;  /* counted as refused, and their DISCONNECTED is still to come */
 	struct stage *st; /* whose refused is counted up */
 };
 
