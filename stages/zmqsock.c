@@ -230,14 +230,13 @@ static bool peer_open(int dup)
 /* Whether the end of this connection is a refusal that was not counted yet. */
 static bool was_refused(struct zmqsock *s, const struct zmqsock_peer *p)
 {
-	if (s->just_failed)
-		return false;
 	if (p->greeted)
 		return p->dup >= 0 && peer_open(p->dup);
-	if (!s->denied)
-		return true;
-	s->denied--;
-	return false;
+	if (s->denied) {
+		s->denied--;
+		return false;
+	}
+	return !s->just_failed;
 }
 
 static void peer_gone(struct zmqsock *s, int fd)
@@ -275,18 +274,14 @@ static int monitor_event(struct zmqsock *s, uint16_t event, uint32_t value)
 	case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
 		peer_greeted(s);
 		break;
-	case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
-		/* "not now": the connection stays until the handshake's time is up */
-		s->denied += value == 300;
-		__attribute__((fallthrough));
 	case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-	case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
-		/* one bad client may cause two of them, then a DISCONNECTED */
-		if (!s->just_failed)
-			s->st->refused++;
 		failed = true;
+		s->st->refused += !s->just_failed && !s->denied;
 		break;
-	default:
+	default: /* the other failed handshakes: one client may cause two events, then a
+	            DISCONNECTED */
+		failed = true;
+		s->st->refused += !s->just_failed;
 		break;
 	}
 	s->just_failed = failed;
@@ -311,6 +306,17 @@ static int drain_monitor(struct zmqsock *s)
 	}
 }
 
+/* libzmq does not always close a connection that was told "not now", and then the client waits for
+ * ever. A connection that breaks makes it try again. */
+static void break_waiting(struct zmqsock *s)
+{
+	for (size_t i = 0; i < s->n_peers; i++) {
+		struct zmqsock_peer *p = &s->peers[i];
+		if (!p->greeted && p->dup >= 0)
+			shutdown(p->dup, SHUT_RDWR);
+	}
+}
+
 int zmqsock_service(struct zmqsock *s)
 {
 	if (!s->monitor)
@@ -319,7 +325,13 @@ int zmqsock_service(struct zmqsock *s)
 	if (r < 0)
 		return r;
 	/* the one that asks has been accepted, and so counts already */
-	return zmqsock_auth_serve(s->auth, s->max_clients && s->n_peers > (size_t)s->max_clients);
+	bool full = s->max_clients && s->n_peers > (size_t)s->max_clients;
+	r = zmqsock_auth_serve(s->auth, full);
+	if (r > 0 && full) {
+		s->denied += (unsigned)r;
+		break_waiting(s);
+	}
+	return r < 0 ? r : 0;
 }
 
 static int fd_of(void *sock)

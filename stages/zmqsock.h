@@ -139,7 +139,7 @@ int zmqsock_key(const char *option, bool secret, char key[ZMQSOCK_KEY_LEN]);
  * bound. */
 int zmqsock_auth_open(struct zmqsock_auth **auth, void *ctx, const char *clients);
 struct zmqsock_auth *zmqsock_auth_close(struct zmqsock_auth *auth); /* returns NULL */
-/* Answers all waiting requests; @full: nobody else is let in now. 0 or -errno. */
+/* Answers all waiting requests; @full: nobody else is let in now. Their number, or -errno. */
 int zmqsock_auth_serve(struct zmqsock_auth *auth, bool full);
 int zmqsock_auth_fd(const struct zmqsock_auth *auth);
 void zmqsock_auth_load(struct zmqsock_auth *auth);
