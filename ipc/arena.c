@@ -87,6 +87,12 @@ int arena_acquire(struct arena *a, uint32_t w, uint32_t edge, struct arena_handl
 
 void arena_seal(struct arena *a, struct arena_handle h, const struct arena_facts *facts)
 {
+	bool sum = a->h->checked && facts->bytes;
+	arena_seal_copy(a, h, facts, sum ? crc32c(0, arena_buffer(a, h.entry), facts->bytes) : 0);
+}
+
+void arena_seal_copy(struct arena *a, struct arena_handle h, const struct arena_facts *facts, uint32_t crc)
+{
 	struct arena_facts *f = &a->facts[h.entry];
 	FAULT(fill_facts);
 	*f = *facts;
@@ -94,7 +100,7 @@ void arena_seal(struct arena *a, struct arena_handle h, const struct arena_facts
 	f->skip_record = ARENA_NO_RECORD;
 	f->skip_signal = f->skip_attempts = 0;
 	f->boot = a->h->boot;
-	f->crc = a->h->checked ? crc32c(0, arena_buffer(a, h.entry), f->bytes) : 0;
+	f->crc = crc;
 	f->queued = monotonic_ns();
 	uint64_t n = atomic_fetch_add_explicit(&a->h->next_number, 1, memory_order_relaxed);
 	atomic_store_explicit(&a->numbers[h.entry], n, memory_order_relaxed);
