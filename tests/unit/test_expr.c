@@ -5,6 +5,7 @@
 #include "tests/unit/steps.h"
 
 #include <math.h>
+#include <strings.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -554,6 +555,101 @@ static void test_vectors(void **state)
 	}
 }
 
+/* The next {...} of a file of them; text inside quotes is passed over. */
+static bool next_object(FILE *f, char *to, size_t size)
+{
+	int depth = 0, c;
+	size_t n = 0;
+	bool quoted = false;
+	while ((c = getc(f)) != EOF) {
+		if (depth && n + 1 < size)
+			to[n++] = (char)c;
+		if (quoted && c == '\\') {
+			c = getc(f);
+			if (depth && n + 1 < size)
+				to[n++] = (char)c;
+		} else if (c == '"') {
+			quoted = !quoted;
+		} else if (!quoted && c == '{' && depth++ == 0) {
+			to[n++] = '{';
+		} else if (!quoted && c == '}' && --depth == 0) {
+			to[n] = 0;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* An http(s) URL with nothing in its host that a browser would rewrite. */
+static bool plain_url(const char *url)
+{
+	size_t scheme = strncasecmp(url, "http://", 7) == 0    ? 7
+	                : strncasecmp(url, "https://", 8) == 0 ? 8
+	                                                       : 0;
+	size_t n = strcspn(url + scheme, "/?#\\");
+	bool letters = false;
+	if (!scheme || n == 0 || strpbrk(url, "\t\r\n"))
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		unsigned char c = (unsigned char)url[scheme + i];
+		if (c <= ' ' || c >= 127 || strchr("%<>^|\"`{}[]", c))
+			return false;
+		letters = letters || ((c | 32) >= 'g' && (c | 32) <= 'z');
+	}
+	/* a number at the end makes it an address to browsers, written in their way */
+	const char *dot = memrchr(url + scheme, '.', n);
+	char last = dot ? dot[1] : url[scheme];
+	return letters && !(last >= '0' && last <= '9');
+}
+
+static bool field_text(struct record *r, const char *name, char *to, size_t size)
+{
+	const struct field *f = record_get(r, name, strlen(name));
+	struct mp v = record_value(f ? f->val : NULL, f ? f->val_len : 0);
+	if (v.type != MP_STR || v.len >= size)
+		return false;
+	memcpy(to, v.p, v.len);
+	to[v.len] = 0;
+	return strlen(to) == v.len;
+}
+
+/* The web platform's URL cases: host() is the host of every plain one that browsers take. */
+static void test_urls(void **state)
+{
+	struct expr_test *t = *state;
+	FILE *f = shared_file("url/urltestdata.json");
+	static char text[65536], url[4096], want[4096], got[8192];
+	unsigned n = 0;
+	if (!f)
+		return;
+	struct complaints c = {0};
+	struct expr *e = compile(t, "host(input)", &c);
+	assert_non_null(e);
+	while (next_object(f, text, sizeof(text))) {
+		size_t len;
+		const char *why;
+		struct codec_window w = {
+		        .p = (uint8_t *)text, .end = (uint8_t *)text + strlen(text), .last = true};
+		if (t->s->json.ops->decode(&t->s->json, &w, t->s->in, sizeof(t->s->in), &len) !=
+		    CODEC_E_OK)
+			continue; /* lone surrogates */
+		assert_int_equal(record_open(&t->s->r, t->s->in, len, &why), 0);
+		if (!field_text(&t->s->r, "input", url, sizeof(url)) || !plain_url(url) ||
+		    !field_text(&t->s->r, "hostname", want + 1, sizeof(want) - 2))
+			continue;
+		want[0] = '"';
+		strcat(want, "\"");
+		evaluate(t, e, false, got, sizeof(got));
+		if (strcmp(got, want) != 0)
+			fail_msg("%s: %s, not %s", url, got, want);
+		n++;
+	}
+	fclose(f);
+	expr_free(e);
+	printf("  %u plain URLs\n", n);
+	assert_true(n > 50);
+}
+
 static void bench(struct expr_test *t, const char *text, bool lua)
 {
 	struct timespec a, b;
@@ -595,9 +691,9 @@ static void test_speed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        T(test_values),    T(test_operators), T(test_nil),
-	        T(test_functions), T(test_refused),   T(test_sandbox),
-	        T(test_both_ways), T(test_vectors),   T(test_speed),
+	        T(test_values),  T(test_operators), T(test_nil),       T(test_functions),
+	        T(test_refused), T(test_sandbox),   T(test_both_ways), T(test_vectors),
+	        T(test_urls),    T(test_speed),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
