@@ -42,6 +42,8 @@ struct codec_ops {
 	const struct option *options; /* keys beside `codec:` in the stage; may be NULL */
 	size_t config_size;
 	size_t state_size;            /* zeroed, per user of the codec */
+	/* What the table cannot say, after option_parse; makes complaints. Also in the master. Optional. */
+	void (*check)(const void *config, const struct node *node, struct complaints *c);
 	int (*open)(struct codec *c);  /* optional: 0 or -errno */
 	void (*close)(struct codec *c); /* optional */
 	/* Start of a new input (file, message): forget header lines and the like. Optional. */

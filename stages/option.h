@@ -45,6 +45,8 @@ struct node {
 	const char *file; /* borrowed from the tree's owner */
 	unsigned line;    /* from 1 */
 	unsigned column;  /* from 1, in characters */
+	bool expanded;    /* scalar: held a ${NAME} when it was read */
+	bool bad;         /* complained about when it was read: complain() says no more about it */
 };
 
 #define NODE_FOREACH_PAIR(map, k, v)                                                       \
@@ -54,6 +56,10 @@ struct node {
 
 /* The value of @key in a map node, or NULL. */
 struct node *node_get(const struct node *map, const char *key);
+
+/* Finds out what the scalar @n is from its text and `quoted`: sets scalar, b, i, u, d. False for an integer
+ * that no 64 bits hold (the scalar is a string then). */
+bool node_resolve(struct node *n);
 
 /* "a map", "a list", "a string", ...: for messages. */
 const char *node_describe(const struct node *n);

@@ -1,0 +1,106 @@
+/*
+ * What makes a stage what it is, as one number: reload replaces the stages whose number changed.
+ *
+ * The hard idea: the hash is taken over what the configuration says, not over how it is written. A
+ * node is written as its kind and value in a fixed form, so comments, blank lines, quotes and flow
+ * or block style do not matter; the order of keys does (the expressions of `set` run in order). To
+ * the stage's own nodes come the edges around it, since defaults of `from` depend on the
+ * neighbours, and those global settings a worker is started with.
+ *
+ * Limit: files that a stage reads (scripts, keys, certificates) are not looked into.
+ */
+#include "daemon/config_parts.h"
+
+#include <xxhash.h>
+
+static void add_u64(struct buf *b, uint64_t v)
+{
+	buf_add(b, &v, sizeof(v));
+}
+
+static void add_text(struct buf *b, const char *s, size_t len)
+{
+	add_u64(b, len);
+	buf_add(b, s, len);
+}
+
+static void add_string(struct buf *b, const char *s)
+{
+	add_text(b, s ? s : "", s ? strlen(s) : 0);
+}
+
+static void add_scalar(struct buf *b, const struct node *n)
+{
+	uint64_t bits;
+	buf_add_byte(b, (uint8_t)n->scalar);
+	switch (n->scalar) {
+	case NODE_NULL:
+		break;
+	case NODE_BOOL:
+		buf_add_byte(b, n->b);
+		break;
+	case NODE_INT:
+		add_u64(b, (uint64_t)n->i);
+		add_u64(b, n->u);
+		break;
+	case NODE_FLOAT:
+		memcpy(&bits, &n->d, sizeof(bits));
+		add_u64(b, bits);
+		break;
+	case NODE_STRING:
+		add_text(b, n->text, n->len);
+		break;
+	}
+}
+
+static void add_node(struct buf *b, const struct node *n)
+{
+	buf_add_byte(b, (uint8_t)n->kind);
+	if (n->kind == NODE_SCALAR) {
+		add_scalar(b, n);
+		return;
+	}
+	size_t items = n->kind == NODE_MAP ? 2 * n->n : n->n;
+	add_u64(b, items);
+	for (size_t i = 0; i < items; i++)
+		add_node(b, n->items[i]);
+}
+
+static void add_edges(struct buf *b, const struct config *cfg, unsigned stage)
+{
+	for (unsigned i = 0; i < cfg->n_edges; i++) {
+		const struct config_edge *e = &cfg->edges[i];
+		if (e->from != stage && e->to != stage)
+			continue;
+		add_string(b, e->name);
+		add_u64(b, e->quota);
+		add_u64(b, e->full);
+	}
+}
+
+static void add_globals(struct buf *b, const struct config *cfg)
+{
+	add_u64(b, cfg->arena_buffer);
+	add_u64(b, cfg->arena_sync);
+	add_string(b, cfg->state_path);
+	add_u64(b, cfg->state_size);
+	add_u64(b, cfg->dead_full);
+	add_string(b, cfg->runtime_dir);
+}
+
+void config_hash_all(struct config *cfg)
+{
+	_cleanup_(buf_deinit) struct buf b = {0};
+	for (unsigned i = 0; i < cfg->n_stages; i++) {
+		struct config_stage *s = &cfg->stages[i];
+		b.len = 0;
+		buf_add_byte(&b, (uint8_t)s->kind);
+		add_string(&b, s->name);
+		add_node(&b, s->node);
+		add_edges(&b, cfg, i);
+		add_globals(&b, cfg);
+		if (s->builtin)
+			add_u64(&b, cfg->dead_max_size);
+		s->hash = XXH3_64bits(b.p, b.len);
+	}
+}
