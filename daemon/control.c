@@ -62,8 +62,8 @@ static int on_idle(sd_event_source *s, uint64_t usec, void *userdata)
 	struct client *c = userdata;
 	(void)s;
 	(void)usec;
-	if (c->tap[0] && pending(c) == 0) {
-		touch(c); /* a tap may wait for its records as long as it likes */
+	if ((c->tap[0] || c->reloading) && pending(c) == 0) {
+		touch(c); /* it waits for us, not we for it */
 		return 0;
 	}
 	c->owner->dropped++;
@@ -106,7 +106,8 @@ static void handle_line(struct client *c, size_t len)
 static bool handle_lines(struct client *c)
 {
 	char *nl;
-	while (!c->last && pending(c) == 0 && (nl = memchr(c->in, '\n', c->in_len))) {
+	while (!c->last && !c->reloading && pending(c) == 0 &&
+	       (nl = memchr(c->in, '\n', c->in_len))) {
 		size_t len = (size_t)(nl - c->in), used = len + 1;
 		handle_line(c, len);
 		memmove(c->in, c->in + used, c->in_len - used);
@@ -145,7 +146,7 @@ static bool pull(struct client *c)
 /* Whether nothing more can come of this client. */
 static bool is_done(const struct client *c)
 {
-	if (pending(c) > 0 || c->tap[0])
+	if (pending(c) > 0 || c->tap[0] || c->reloading)
 		return false;
 	return c->last || (c->said_all && !memchr(c->in, '\n', c->in_len));
 }
@@ -154,6 +155,19 @@ static void watch(struct client *c)
 {
 	uint32_t want = pending(c) > 0 ? EPOLLOUT : !c->said_all && !c->last ? EPOLLIN : 0;
 	sd_event_source_set_io_events(c->io, want);
+}
+
+/* After something was added for a client from outside its own event: sends it, and lets it go when
+ * all is said. Lines that came meanwhile are answered from the event loop. */
+static void settle(struct client *c)
+{
+	if (push(c) && !is_done(c)) {
+		watch(c);
+		if (memchr(c->in, '\n', c->in_len))
+			sd_event_source_set_io_events(c->io, EPOLLOUT);
+	} else {
+		client_free(c);
+	}
 }
 
 static int on_client(sd_event_source *s, int fd, uint32_t events, void *userdata)
@@ -283,6 +297,8 @@ void control_close(struct master *m)
 		struct client *c = ctl->clients[0];
 		if (c->tap[0])
 			control_tap_end(ctl, c);
+		if (c->reloading)
+			control_answer_reloaded(c, "the daemon stops");
 		push(c); /* what fits at once: nobody is waited for */
 		client_free(c);
 	}
@@ -297,10 +313,7 @@ static void end_taps_of_gone_stages(struct control *ctl)
 		if (!c->tap[0] || config_stage(ctl->m->config, c->tap))
 			continue;
 		control_tap_end(ctl, c);
-		if (!push(c) || is_done(c))
-			client_free(c);
-		else
-			watch(c);
+		settle(c);
 	}
 }
 
@@ -328,15 +341,19 @@ int control_reconfigure(struct master *m)
 	return r;
 }
 
-void control_forked(const struct master *m)
+void control_reloaded(struct master *m, const char *why)
 {
-	const struct control *ctl = m->control;
-	if (!ctl)
-		return;
-	if (ctl->listen.fd >= 0)
-		close(ctl->listen.fd);
-	for (unsigned i = 0; i < ctl->n_clients; i++)
-		close(ctl->clients[i]->fd);
+	struct control *ctl = m->control;
+	for (unsigned i = ctl ? ctl->n_clients : 0; i-- > 0;) {
+		struct client *c = ctl->clients[i];
+		if (!c->reloading)
+			continue;
+		c->reloading = false;
+		control_answer_reloaded(c, why);
+		settle(c);
+	}
+	if (!why)
+		control_reconfigure(m);
 }
 
 /* ---- tap ---- */
@@ -399,13 +416,6 @@ void control_tapped(struct master *m, uint32_t slot, const char *json, size_t le
 			continue;
 		give(c, json, len);
 		compact(c);
-		/* what is sent late makes the buffer grow; what fails is noticed by the event loop
-		 */
-		if (!push(c))
-			continue;
-		if (is_done(c))
-			client_free(c);
-		else
-			watch(c);
+		settle(c);
 	}
 }

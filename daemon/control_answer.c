@@ -167,15 +167,23 @@ static void do_scale(struct control *ctl, struct client *c, struct request *rq, 
 static void do_reload(struct control *ctl, struct client *c, struct request *rq, struct json *j)
 {
 	const char *why = NULL;
-	(void)c;
 	if (rq->n == 1 || (rq->n == 2 && strcmp(rq->words[0], "--discard") != 0)) {
 		refuse(j, "reload: expected reload, or reload --discard EDGE");
 		return;
 	}
 	int r = master_reload(ctl->m, rq->n == 2 ? rq->words[1] : NULL, &why);
-	if (r != 0 && ctl->m->reload_error[0])
-		why = ctl->m->reload_error;
-	changed(j, r, "reloaded", NULL, why);
+	if (r != 0)
+		changed(j, r, "reloaded", NULL, why);
+	else
+		c->reloading = true; /* control_reloaded() answers */
+}
+
+void control_answer_reloaded(struct client *c, const char *why)
+{
+	struct json j = json_on(&c->out);
+	changed(&j, why != NULL, "reloaded", NULL, why);
+	if (j.error || buf_add_byte(&c->out, '\n') < 0)
+		c->last = true;
 }
 
 /* ---- tap ---- */

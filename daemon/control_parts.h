@@ -32,8 +32,9 @@ struct client {
 	sd_event_source *io, *idle;
 	char in[COMMAND_LINE_MAX + 2]; /* a line, its newline, a NUL */
 	size_t in_len;
-	bool said_all; /* the client sends no more */
-	bool last;     /* close when the answers are taken */
+	bool said_all;  /* the client sends no more */
+	bool reloading; /* it waits for the end of a reload it asked for */
+	bool last;      /* close when the answers are taken */
 	struct buf out;
 	size_t sent; /* of out */
 	/* tap */
@@ -67,6 +68,8 @@ void control_listen_close(struct control_listen *l);
 /* control_answer.c: carries a request out; its answer, a line, is added to c->out. */
 void control_answer(struct control *ctl, struct client *c, struct request *rq);
 void control_answer_error(struct client *c, const char *why);
+/* The end of a reload, for a client that waits for it. */
+void control_answer_reloaded(struct client *c, const char *why);
 /* Adds the closing document of a client's tap and forgets it. */
 void control_tap_end(struct control *ctl, struct client *c);
 /* Asks the workers of @stage for as many records as its most demanding client still wants. */

@@ -7,7 +7,8 @@
  *
  * master.c    life: start, loop, drain, stop
  * home.c      runtime directory, lock, arena: made or attached
- * children.c  fork, reap, repair, restart with back-off, stalls, limits
+ * children.c  fork, reap, repair, restart with back-off
+ * watch.c     stalls, memory limits, figures from /proc
  * flow.c      ends of stages, emptiness of edges
  * reload.c    a new configuration under load
  * books.c     the conservation law, audited
@@ -50,6 +51,8 @@ struct sample {
 
 /* One worker as its master sees it. Index = slot in the arena. */
 struct child {
+	struct master *master;
+	bool wanted;          /* the configuration has this worker */
 	enum child_state state;
 	unsigned stage;       /* index into config->stages */
 	unsigned ordinal;
@@ -72,6 +75,7 @@ struct child {
 };
 
 struct control;
+struct reload;
 
 struct master {
 	struct config *config;
@@ -88,12 +92,15 @@ struct master {
 	bool until_done;
 	bool drained;                 /* by command: intake stays stopped */
 	int lock_fd;
+	bool stored;                  /* the memory arena is in systemd's fd store */
+	bool clean;                   /* everything was finished: positions may be carried over */
 	int exit_status;
 	uint64_t reloads;
 	char reload_error[4096];      /* of the last reload that failed; "" else */
 	struct sample *samples;       /* [stage][SAMPLES], a ring */
 	unsigned sample_at;           /* where the next goes */
 	unsigned n_samples;
+	struct reload *reload;        /* one that is under way */
 	struct control *control;
 };
 
@@ -105,8 +112,13 @@ int master_pause(struct master *m, const char *stage, bool pause, const char **w
 int master_drain(struct master *m, const char **why);
 int master_restart(struct master *m, const char *stage, const char **why);
 int master_scale(struct master *m, const char *stage, unsigned workers, const char **why);
-/* Reads the configuration again; @discard: name of an edge whose chunks may be dropped, or NULL. */
+/* Begins a reload; @discard: name of an edge whose chunks may be dropped, or NULL. Positive with @why: refused, the
+ * old configuration stays. 0: under way; control_reloaded() tells how it ended. */
 int master_reload(struct master *m, const char *discard, const char **why);
+/* Goes on with a reload that waits for workers to leave; called whenever one did, and by the tick. */
+void reload_step(struct master *m);
+/* Stops before anything was changed, because the daemon stops. */
+void reload_abandon(struct master *m);
 /* Asks the stage's workers for copies of the next @n records; they arrive in control_tapped(). */
 int master_tap(struct master *m, const char *stage, unsigned n, const char **why);
 /* Asks consumers to reopen their files. */
@@ -135,6 +147,12 @@ int books_of_arena(const struct arena *a, struct books *out);
  * 0 or -errno; the reason was logged. */
 int home_open(struct master *m);
 void home_close(struct master *m);
+/* Gives each config edge its arena number (m->edge_number) and sets quotas. 0 or -errno, logged. */
+int home_assign_edges(struct master *m);
+/* The names an edge has in the arena. @to is borrowed from the configuration. */
+void home_edge_names(const struct config *cfg, unsigned edge, char *from, size_t size, const char **to);
+/* Whether the arena outlives this process. */
+bool home_persistent(const struct master *m);
 
 /* ---- children.c ---- */
 
@@ -144,11 +162,18 @@ int children_assign(struct master *m);
 int children_spawn(struct master *m, uint32_t slot);
 /* Sets the order of a worker and wakes it. */
 void children_order(struct master *m, uint32_t slot, enum worker_order order);
+/* Starts it again after its back-off. */
+void children_restart_later(struct master *m, uint32_t slot);
 void children_kill(struct master *m, uint32_t slot, bool for_stall);
 /* Once a second: stalls, memory limits, figures from /proc. */
 void children_check(struct master *m, int64_t now);
+/* Proportional set size of a process in bytes, read now (it costs the kernel a walk); 0: gone. */
+uint64_t watch_pss(pid_t pid);
 /* How many have a process. */
 unsigned children_running(const struct master *m);
+/* How many of a stage's workers (config index) have a process. */
+unsigned children_of_stage(const struct master *m, unsigned stage);
+void children_free(struct master *m);
 
 /* ---- flow.c ---- */
 
@@ -161,6 +186,10 @@ bool flow_drained(const struct master *m);
 
 /* ---- master.c ---- */
 
+/* Sets the state and says so to systemd. */
+void master_set_state(struct master *m, enum master_state s, const char *why);
+/* A worker has left or ended: what it means for the whole. */
+void master_child_gone(struct master *m, uint32_t slot);
 /* Runs the daemon until it is stopped. Takes @config. Returns the exit status. */
 int master_run(struct config *config, bool until_done);
 int64_t master_now(void); /* CLOCK_MONOTONIC ns */

@@ -5,7 +5,8 @@
  * read here is a copy, range-checked and bounded before it is used or printed. The master answers
  * with what it finds; it never asserts on it, and never waits for it.
  *
- * report_status.c  status: states, reasons, edges, what blocks
+ * report_status.c  status: states, reasons, what blocks
+ * report_edges.c   its edges
  * report_stats.c   stats: figures, rates, latency
  * report_books.c   audit
  * report_procs.c   workers
@@ -43,8 +44,10 @@ enum report_state {
 };
 const char *report_state_name(enum report_state s);
 enum report_state report_worker_state(const struct master *m, uint32_t slot);
-/* Whether slot @slot is a worker of config stage @stage. */
+/* Whether slot @slot is a worker of config stage @stage; whether it only was one, before the stage
+ * got fewer. */
 bool report_is_worker(const struct master *m, uint32_t slot, unsigned stage);
+bool report_is_past(const struct master *m, uint32_t slot);
 const char *report_kind(enum stage_kind kind);
 
 /* What a look over the ledger finds of an edge. */
@@ -58,6 +61,11 @@ struct report_edge {
 void report_edges_look(const struct arena *a, struct report_edge *out);
 /* The arena's number of config edge @edge, or ARENA_NO_EDGE. */
 uint32_t report_edge_number(const struct master *m, unsigned edge);
+
+/* The other way round; UINT32_MAX: no edge has it. */
+unsigned report_edge_of_number(const struct master *m, uint32_t number);
+/* The list "edges". */
+void report_edges(const struct master *m, int64_t now, struct json *j);
 
 /* Seconds since the monotonic time @ns; 0 for times in the future, and for none. */
 double report_since(int64_t now, int64_t ns);

@@ -9,36 +9,28 @@
 #include <time.h>
 #include <unistd.h>
 
-struct memory {
-	uint64_t rss, pss;
-};
-
-static struct memory own_memory(void)
+static uint64_t own_rss(void)
 {
-	struct memory mem = {0};
-	char line[256];
-	unsigned long long kib;
-	FILE *f = fopen("/proc/self/smaps_rollup", "re");
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "Rss: %llu kB", &kib) == 1)
-			mem.rss = kib * 1024;
-		else if (sscanf(line, "Pss: %llu kB", &kib) == 1)
-			mem.pss = kib * 1024;
-	if (f)
-		fclose(f);
-	return mem;
+	unsigned long long pages = 0;
+	FILE *f = fopen("/proc/self/statm", "re");
+	if (!f)
+		return 0;
+	if (fscanf(f, "%*u %llu", &pages) != 1)
+		pages = 0;
+	fclose(f);
+	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 static void write_master(const struct master *m, int64_t now, struct json *j)
 {
-	struct memory mem = own_memory();
+
 	struct timespec cpu = {0};
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
 	json_open(j, "master", '{');
 	json_int(j, "pid", getpid());
 	json_text(j, "state", master_state_name(m->state));
-	json_uint(j, "rss", mem.rss);
-	json_uint(j, "pss", mem.pss);
+	json_uint(j, "rss", own_rss());
+	json_uint(j, "pss", watch_pss(getpid()));
 	json_num(j, "cpu_s", (double)cpu.tv_sec + (double)cpu.tv_nsec / 1e9);
 	json_num(j, "uptime_s", report_since(now, m->started));
 	json_close(j, '}');
@@ -48,7 +40,7 @@ static void write_figures(const struct child *c, struct json *j)
 {
 	bool alive = c->state == CHILD_RUNNING;
 	json_uint(j, "rss", alive ? c->rss : 0);
-	json_uint(j, "pss", alive ? c->pss : 0);
+	json_uint(j, "pss", alive ? watch_pss(c->pid) : 0);
 	json_uint(j, "rss_anon", alive ? c->rss_anon : 0);
 	json_uint(j, "rss_peak", c->rss_peak);
 	json_uint(j, "vms", alive ? c->vms : 0);
@@ -89,7 +81,7 @@ void report_workers(const struct master *m, struct json *j)
 	json_open(j, "workers", '[');
 	for (unsigned stage = 0; stage < m->config->n_stages; stage++)
 		for (uint32_t slot = 0; slot < m->arena.workers; slot++)
-			if (report_is_worker(m, slot, stage))
+			if (report_is_worker(m, slot, stage) && !report_is_past(m, slot))
 				write_worker(m, slot, stage, now, j);
 	json_close(j, ']');
 	json_close(j, '}');

@@ -13,7 +13,7 @@ struct figures {
 	uint64_t book[BOOK_COUNT];
 	uint64_t stat[STAT_COUNT];
 	struct histogram latency, work;
-	uint64_t rss, pss;
+	uint64_t rss;
 	unsigned workers;
 };
 
@@ -34,7 +34,7 @@ static void add_worker(struct figures *f, const struct master *m, uint32_t slot)
 	histogram_merge(&f->work, &w->stats.work);
 	if (c->state == CHILD_RUNNING) {
 		f->rss += c->rss;
-		f->pss += c->pss;
+
 		f->workers++;
 	}
 }
@@ -90,7 +90,7 @@ static void write_shares(struct json *j, const struct figures *f)
 static const struct sample *sample(const struct master *m, unsigned stage, unsigned ago)
 {
 	unsigned at = (m->sample_at + 2 * SAMPLES - 1 - ago) % SAMPLES;
-	return &m->samples[(size_t)stage * SAMPLES + at];
+	return &m->samples[(size_t)at * m->config->n_stages + stage];
 }
 
 static unsigned n_samples(const struct master *m)
@@ -183,7 +183,7 @@ static void write_stage(struct json *j, const struct master *m, unsigned stage, 
 	write_rates(j, m, stage);
 	write_queue(j, m, stage, look);
 	json_uint(j, "rss", f->rss);
-	json_uint(j, "pss", f->pss);
+
 	if (samples)
 		write_samples(j, m, stage);
 	json_close(j, '}');

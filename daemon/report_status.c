@@ -44,13 +44,13 @@ double report_since(int64_t now, int64_t ns)
 
 bool report_is_worker(const struct master *m, uint32_t slot, unsigned stage)
 {
+	return m->children[slot].wanted && m->children[slot].stage == stage;
+}
+
+bool report_is_past(const struct master *m, uint32_t slot)
+{
 	const struct child *c = &m->children[slot];
-	if (c->stage != stage)
-		return false;
-	/* a place nobody has been started in yet: only its name tells */
-	const char *name = m->config->stages[stage].name;
-	return c->state != CHILD_NONE ||
-	       strncmp(arena_worker(&m->arena, slot)->stage, name, ARENA_NAME_MAX) == 0;
+	return c->state != CHILD_RUNNING && c->ordinal >= m->config->stages[c->stage].workers;
 }
 
 static enum report_state of_activity(uint32_t activity)
@@ -90,75 +90,6 @@ enum report_state report_worker_state(const struct master *m, uint32_t slot)
 	}
 }
 
-/* ---- edges ---- */
-
-uint32_t report_edge_number(const struct master *m, unsigned edge)
-{
-	uint32_t n =
-	        m->edge_number && edge < m->config->n_edges ? m->edge_number[edge] : ARENA_NO_EDGE;
-	return n < ARENA_EDGES_MAX ? n : ARENA_NO_EDGE;
-}
-
-/* The config edge with the arena's number @number, or UINT32_MAX. */
-static unsigned edge_of_number(const struct master *m, uint32_t number)
-{
-	for (unsigned i = 0; number < ARENA_EDGES_MAX && i < m->config->n_edges; i++)
-		if (report_edge_number(m, i) == number)
-			return i;
-	return UINT32_MAX;
-}
-
-void report_edges_look(const struct arena *a, struct report_edge *out)
-{
-	memset(out, 0, ARENA_EDGES_MAX * sizeof(*out));
-	for (uint32_t i = 0; i < a->entries; i++) {
-		struct word w = arena_word(a, i);
-		if (w.edge >= ARENA_EDGES_MAX || w.state == WORD_FREE || w.state >= WORD_ASIDE)
-			continue;
-		struct report_edge *e = &out[w.edge];
-		e->charged++;
-		if (w.state != WORD_QUEUED)
-			continue;
-		struct arena_facts f = a->facts[i];
-		e->queued++;
-		e->records += f.records > f.reached_record ? f.records - f.reached_record : 0;
-		if (f.queued > 0 && (!e->oldest || f.queued < e->oldest))
-			e->oldest = f.queued;
-	}
-}
-
-static void write_edge(const struct master *m, unsigned i, const struct report_edge *look,
-                       int64_t now, struct json *j)
-{
-	const struct config_edge *e = &m->config->edges[i];
-	uint32_t n = report_edge_number(m, i);
-	struct report_edge seen = n != ARENA_NO_EDGE ? look[n] : (struct report_edge){0};
-	json_open(j, NULL, '{');
-	json_text(j, "name", e->name);
-	json_text(j, "from", e->from < m->config->n_stages ? m->config->stages[e->from].name : "*");
-	json_text(j, "to", m->config->stages[e->to].name);
-	json_uint(j, "queued", seen.charged);
-	json_uint(j, "waiting", seen.queued);
-	json_uint(j, "records", seen.records);
-	json_uint(j, "quota", e->quota);
-	json_bool(j, "full", seen.charged >= e->quota);
-	json_text(j, "policy", e->full == EDGE_DROP ? "drop" : "block");
-	json_num(j, "oldest_s", report_since(now, seen.oldest));
-	json_close(j, '}');
-}
-
-static void write_edges(const struct master *m, int64_t now, struct json *j)
-{
-	struct report_edge look[ARENA_EDGES_MAX];
-	report_edges_look(&m->arena, look);
-	json_open(j, "edges", '[');
-	for (unsigned i = 0; i < m->config->n_edges; i++)
-		write_edge(m, i, look, now, j);
-	json_close(j, ']');
-}
-
-/* ---- stages ---- */
-
 /* A stage as its workers together have it. */
 struct stage_look {
 	enum report_state state;
@@ -175,7 +106,7 @@ static struct stage_look look_at(const struct master *m, unsigned stage)
 	        .speaker = UINT32_MAX,
 	};
 	for (uint32_t s = 0; s < m->arena.workers; s++) {
-		if (!report_is_worker(m, s, stage))
+		if (!report_is_worker(m, s, stage) || report_is_past(m, s))
 			continue;
 		enum report_state state = report_worker_state(m, s);
 		if (l.speaker == UINT32_MAX || state < l.state) {
@@ -199,7 +130,8 @@ static unsigned blocked_on(const struct master *m, const struct stage_look *l)
 	if (l->state != REPORT_BLOCKED)
 		return UINT32_MAX;
 	const struct arena_worker *w = arena_worker(&m->arena, l->speaker);
-	return edge_of_number(m, atomic_load_explicit(&w->blocked_edge, memory_order_relaxed));
+	return report_edge_of_number(m,
+	                             atomic_load_explicit(&w->blocked_edge, memory_order_relaxed));
 }
 
 static void add_worker_why(const struct master *m, uint32_t slot, struct buf *out)
@@ -350,6 +282,6 @@ void report_status(const struct master *m, struct json *j)
 	for (unsigned i = 0; i < m->config->n_stages; i++)
 		write_stage(m, i, now, j);
 	json_close(j, ']');
-	write_edges(m, now, j);
+	report_edges(m, now, j);
 	json_close(j, '}');
 }

@@ -128,6 +128,11 @@ static const struct table_cell *cell(const struct table *t, size_t i)
 	return (const struct table_cell *)(void *)t->cells.p + i;
 }
 
+static const char *cell_text(const struct table *t, size_t i)
+{
+	return cell(t, i)->len ? (const char *)t->text.p + cell(t, i)->at : "";
+}
+
 static void measure(const struct table *t, size_t *widths)
 {
 	for (unsigned c = 0; c < t->n_columns; c++)
@@ -180,8 +185,8 @@ static void print_row(const struct table *t, size_t row, const size_t *widths, b
 			print_cell(out, t->columns[c].title, strlen(t->columns[c].title), at,
 			           TABLE_DIM, color);
 		else if (i < n_cells(t))
-			print_cell(out, (const char *)t->text.p + cell(t, i)->at, cell(t, i)->len,
-			           at, cell(t, i)->color, color);
+			print_cell(out, cell_text(t, i), cell(t, i)->len, at, cell(t, i)->color,
+			           color);
 		if (!at.last)
 			pad(out, 2);
 		used += widths[c] + 2;
