@@ -22,18 +22,27 @@ static int add_pair(struct config *cfg, struct node *map, const struct node *whe
 	return yaml_add(t, map, yaml_string(t, where, key), yaml_string(t, where, value));
 }
 
-/* The stage's map: as if somebody had written it. */
+/* The stage's map: as if somebody had written it. Files are renamed at an eighth of what there may
+ * be, so that old ones can be removed one by one. */
 static struct node *make_map(struct config *cfg, const struct stage_ops *ops)
 {
 	const struct node *where = node_get(cfg->tree->root, "dead_letters");
-	struct node *map = yaml_map(&cfg->tree->yaml, where);
+	struct yaml_tree *t = &cfg->tree->yaml;
+	struct node *map = yaml_map(t, where), *rotate = yaml_map(t, where);
 	_cleanup_(buf_deinit) struct buf path = {0};
-	if (!map || buf_printf(&path, "%s/dead.jsonl", cfg->dead_path ? cfg->dead_path : ".") < 0)
+	char max[32], part[32];
+	snprintf(max, sizeof(max), "%llu", (unsigned long long)cfg->dead_max_size);
+	snprintf(part, sizeof(part), "%llu", (unsigned long long)cfg->dead_max_size / 8);
+	buf_printf(&path, "%s/dead.jsonl", cfg->dead_path ? cfg->dead_path : ".");
+	if (!map || !rotate || !path.p || add_pair(cfg, map, where, "type", "file") < 0)
 		return NULL;
-	if (add_pair(cfg, map, where, "type", "file") < 0 ||
-	    (ops && table_has(ops->options, "path") &&
-	     add_pair(cfg, map, where, "path", (char *)path.p) < 0))
-		return NULL;
+	if (ops && table_has(ops->options, "path"))
+		add_pair(cfg, map, where, "path", (char *)path.p);
+	if (ops && table_has(ops->options, "max_size"))
+		add_pair(cfg, map, where, "max_size", max);
+	add_pair(cfg, rotate, where, "size", part);
+	if (ops && table_has(ops->options, "rotate"))
+		yaml_add(t, map, yaml_string(t, where, "rotate"), rotate);
 	return map;
 }
 

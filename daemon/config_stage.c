@@ -234,8 +234,12 @@ static void parse_codec(struct config_stage *s, const struct node *map, const ch
 	const char *name = n && n->kind == NODE_SCALAR ? n->text : n ? "" : "json";
 	s->codec = codec_find(name);
 	if (s->codec) {
+		unsigned before = c->count;
 		s->codec_config =
 		        options_new(s->codec->options, s->codec->config_size, map, all, c);
+		if (s->codec->check && s->codec_config &&
+		    (c->count == before || !config_any_required(s->codec->options)))
+			s->codec->check(s->codec_config, map, c);
 		return;
 	}
 	_cleanup_(buf_deinit) struct buf known = {0};

@@ -208,11 +208,10 @@ static int open_(struct stage *st)
 {
 	const struct config *g = st->config;
 	struct made *m = st->state;
-	if (g->template.len > st->max_record) {
-		log_error("generate: the record has %zu bytes, a buffer has room for %zu",
-		          g->template.len, st->max_record);
-		return -EMSGSIZE;
-	}
+	if (g->template.len > st->max_record)
+		return stage_say(st, -EMSGSIZE,
+		                 "the record has %zu bytes, a buffer has room for %zu",
+		                 g->template.len, st->max_record);
 	if (!st->position_fresh)
 		memcpy(&m->next, st->position, sizeof(m->next));
 	m->base = m->next;
