@@ -19,9 +19,7 @@
 #include "daemon/config.h"
 #include "daemon/ctl.h"
 
-#if __has_include("daemon/send.h")
 # include "daemon/send.h"
-#endif
 
 enum {
 	AUDIT_TRIES = 50, /* while the books move */
@@ -441,10 +439,8 @@ int main(int argc, char **argv)
 		return unknown(argv[at]);
 	argc -= at + (int)taken;
 	argv += at + (int)taken;
-#if __has_include("daemon/send.h")
 	if (c == &command_all[COMMAND_send])
 		return send_main(argc + 1, argv - 1);
-#endif
 	argc = take_json(&ctl, argc, argv);
 	r = run(&ctl, c, argc, argv);
 	ctl_close(&ctl);
