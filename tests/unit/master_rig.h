@@ -1,6 +1,7 @@
 /*
- * A master made by hand: an arena in a small memfd, a configuration of four stages, and the master's functions
- * replaced by notes of how they were called. What reports and the control socket need, without a process.
+ * A master made by hand: an arena in a small memfd, a configuration of four stages, and the
+ * master's functions replaced by notes of how they were called. What reports and the control socket
+ * need, without a process.
  *
  *     in -> mid -> out      and the dead letters' writer
  */
@@ -55,35 +56,46 @@ static inline void rig_edge(struct rig *r, unsigned i, unsigned from, unsigned t
 {
 	const char *f = from == UINT32_MAX ? "*" : r->stages[from].name;
 	r->edges[i] = (struct config_edge){
-		.from = from, .to = to, .quota = 4, .name = (char *)(uintptr_t)name};
-	assert_int_equal(arena_edge_assign(&r->m.arena, f, r->stages[to].name, &r->edge_number[i]), 0);
+	        .from = from, .to = to, .quota = 4, .name = (char *)(uintptr_t)name};
+	assert_int_equal(arena_edge_assign(&r->m.arena, f, r->stages[to].name, &r->edge_number[i]),
+	                 0);
 	atomic_store(&r->m.arena.h->edges[r->edge_number[i]].quota, 4);
 }
 
 static inline void rig_worker(struct rig *r, unsigned stage, unsigned ordinal)
 {
 	uint32_t slot;
-	assert_int_equal(arena_worker_assign(&r->m.arena, r->stages[stage].name, ordinal, &slot), 0);
-	r->children[slot] = (struct child){.wanted = true, .stage = stage, .ordinal = ordinal,
-					   .state = CHILD_RUNNING, .pid = 1000 + (pid_t)slot,
-					   .master = &r->m, .channel = -1, .started = 1};
+	assert_int_equal(arena_worker_assign(&r->m.arena, r->stages[stage].name, ordinal, &slot),
+	                 0);
+	r->children[slot] = (struct child){.wanted = true,
+	                                   .stage = stage,
+	                                   .ordinal = ordinal,
+	                                   .state = CHILD_RUNNING,
+	                                   .pid = 1000 + (pid_t)slot,
+	                                   .master = &r->m,
+	                                   .channel = -1,
+	                                   .started = 1};
 	atomic_store(&arena_worker(&r->m.arena, slot)->activity, ACTIVITY_WORKING);
 }
 
 static inline void rig_stage(struct rig *r, unsigned i, const char *name, enum stage_kind kind,
-			     unsigned workers)
+                             unsigned workers)
 {
 	static const char *const outputs[] = {"", NULL};
-	r->stages[i] = (struct config_stage){.name = name, .kind = kind, .workers = workers,
-					     .ops = kind == STAGE_STEP ? NULL : &rig_ops,
-					     .builtin = i == RIG_DEAD, .pipeline = i == RIG_DEAD};
+	r->stages[i] = (struct config_stage){.name = name,
+	                                     .kind = kind,
+	                                     .workers = workers,
+	                                     .ops = kind == STAGE_STEP ? NULL : &rig_ops,
+	                                     .builtin = i == RIG_DEAD,
+	                                     .pipeline = i == RIG_DEAD};
 	r->stages[i].outputs[0] = outputs[0];
 	r->stages[i].n_outputs = 1;
 }
 
 static inline struct rig *rig_new(void)
 {
-	const struct arena_geometry g = {.entries = 16, .workers = RIG_WORKERS, .buffer_size = 4096};
+	const struct arena_geometry g = {
+	        .entries = 16, .workers = RIG_WORKERS, .buffer_size = 4096};
 	struct rig *r = calloc(1, sizeof(*r));
 	assert_non_null(r);
 	rig = r;
@@ -97,7 +109,7 @@ static inline struct rig *rig_new(void)
 	r->m.state = MASTER_RUNNING;
 	r->m.why = "running";
 	r->now = 100000000000;
-	r->cfg.path = (char *)(uintptr_t)"/etc/sluice/sluice.yaml";
+	r->cfg.path = (char *)(uintptr_t) "/etc/sluice/sluice.yaml";
 	r->cfg.stages = r->stages;
 	r->cfg.n_stages = RIG_STAGES;
 	r->cfg.edges = r->edges;
@@ -219,7 +231,8 @@ uint64_t watch_pss(pid_t pid)
 }
 
 /* The process's own log has no place here; a build that has ipc/log.c takes this one instead. */
-__attribute__((weak)) void log_write(struct log_site *site, enum log_level level, const char *fmt, ...)
+__attribute__((weak)) void log_write(struct log_site *site, enum log_level level, const char *fmt,
+                                     ...)
 {
 	(void)site;
 	(void)level;

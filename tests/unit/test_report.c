@@ -1,6 +1,6 @@
 /*
- * The documents: that the fields programs rely on are there with the right figures, that any bytes in shared
- * memory give valid JSON, and that broken numbers there harm nothing.
+ * The documents: that the fields programs rely on are there with the right figures, that any bytes
+ * in shared memory give valid JSON, and that broken numbers there harm nothing.
  */
 #include "master_rig.h"
 
@@ -70,7 +70,8 @@ static void json_escapes(void **state)
 	struct seen s = {0};
 	struct json j = json_on(&s.text);
 	json_open(&j, NULL, '{');
-	json_text(&j, "a", "quote \" slash \\ tab \t nl \n esc \033 del \177 nel \xc2\x85 eur \xe2\x82\xac");
+	json_text(&j, "a",
+	          "quote \" slash \\ tab \t nl \n esc \033 del \177 nel \xc2\x85 eur \xe2\x82\xac");
 	json_text_max(&j, "b", "abcdef", 3);
 	json_text(&j, "bad", "x\xff\xc3y\xed\xa0\x80\xf0\x9f");
 	json_num(&j, "nan", NAN);
@@ -85,10 +86,13 @@ static void json_escapes(void **state)
 	json_close(&j, ']');
 	json_close(&j, '}');
 	understand(&s, &j);
-	assert_doc(doc_at(s.d, "a"), "quote \" slash \\ tab \t nl \n esc \033 del \177 nel \xc2\x85 eur \xe2\x82\xac");
+	assert_doc(
+	        doc_at(s.d, "a"),
+	        "quote \" slash \\ tab \t nl \n esc \033 del \177 nel \xc2\x85 eur \xe2\x82\xac");
 	assert_null(memchr(s.text.p, '\033', s.text.len));
 	assert_doc(doc_at(s.d, "b"), "abc");
-	assert_doc(doc_at(s.d, "bad"), "x\xef\xbf\xbd\xef\xbf\xbdy\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd");
+	assert_doc(doc_at(s.d, "bad"), "x\xef\xbf\xbd\xef\xbf\xbdy\xef\xbf\xbd\xef\xbf\xbd\xef\xbf"
+	                               "\xbd\xef\xbf\xbd\xef\xbf\xbd");
 	assert_false(doc_exists(doc_at(s.d, "nan")));
 	assert_true(doc_num(doc_at(s.d, "half")) == 0.5);
 	assert_true(doc_uint(doc_at(s.d, "max")) == UINT64_MAX);
@@ -148,8 +152,9 @@ static void state_follows_the_workers(void **state)
 		enum worker_activity a;
 		const char *name;
 	} cases[] = {
-		{ACTIVITY_STARTING, "starting"}, {ACTIVITY_WORKING, "running"}, {ACTIVITY_IDLE, "idle"},
-		{ACTIVITY_UNREACHABLE, "unreachable"}, {ACTIVITY_PAUSED, "paused"}, {ACTIVITY_ENDED, "ended"},
+	        {ACTIVITY_STARTING, "starting"}, {ACTIVITY_WORKING, "running"},
+	        {ACTIVITY_IDLE, "idle"},         {ACTIVITY_UNREACHABLE, "unreachable"},
+	        {ACTIVITY_PAUSED, "paused"},     {ACTIVITY_ENDED, "ended"},
 	};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		set(rig_of(r, RIG_OUT, 0), cases[i].a, r->now - 1000000000);
@@ -208,7 +213,8 @@ static void a_jam_leads_to_its_beginning(void **state)
 	assert_doc(doc_at(b, "root_why"), "out is unreachable: No space left on device");
 	assert_true(fabs(doc_num(doc_at(b, "since_s")) - 2.5) < 1e-6);
 	struct doc mid = find(doc_at(s.d, "stages"), "name", "mid");
-	assert_doc(doc_at(mid, "blocked.reader_why"), "out is unreachable: No space left on device");
+	assert_doc(doc_at(mid, "blocked.reader_why"),
+	           "out is unreachable: No space left on device");
 	seen_free(&s);
 }
 
@@ -248,7 +254,8 @@ static void a_lying_circle_ends(void **state)
 	atomic_store(&rig_of(r, RIG_IN, 0)->blocked_edge, r->edge_number[0]);
 	for (unsigned i = 0; i < 2; i++) {
 		set(rig_of(r, RIG_MID, i), ACTIVITY_BLOCKED, 1);
-		atomic_store(&rig_of(r, RIG_MID, i)->blocked_edge, r->edge_number[0]); /* its own input */
+		atomic_store(&rig_of(r, RIG_MID, i)->blocked_edge,
+		             r->edge_number[0]); /* its own input */
 	}
 	struct seen s = status_of(r);
 	assert_doc(doc_at(find(doc_at(s.d, "stages"), "name", "in"), "blocked.root"), "mid");
@@ -311,10 +318,12 @@ static void stats_add_up_workers_and_their_predecessors(void **state)
 	histogram_add(&b->stats.latency, 9000000, 1);
 	struct seen s = stats_of(r, false);
 	struct doc mid = doc_at(s.d, "stages.mid");
-	static const char *const promised[] = {"records_in", "records_out", "bytes_in", "bytes_out",
-					       "filtered", "dead", "retries", "latency_us.median",
-					       "latency_us.p90", "latency_us.p99", "latency_us.p999",
-					       "latency_us.mean", "latency_us.stddev", "latency_us.count"};
+	static const char *const promised[] = {
+	        "records_in",        "records_out",       "bytes_in",
+	        "bytes_out",         "filtered",          "dead",
+	        "retries",           "latency_us.median", "latency_us.p90",
+	        "latency_us.p99",    "latency_us.p999",   "latency_us.mean",
+	        "latency_us.stddev", "latency_us.count"};
 	for (size_t i = 0; i < sizeof(promised) / sizeof(*promised); i++)
 		if (!doc_exists(doc_at(mid, promised[i])))
 			fail_msg("%s is missing", promised[i]);
@@ -401,8 +410,9 @@ static void audit_says_what_the_books_say(void **state)
 	r->books.in_flight = 2;
 	assert_true(report_audit(&r->m, &j));
 	understand(&s, &j);
-	static const char *const promised[] = {"balanced", "received", "made", "replayed", "delivered", "filtered",
-					       "absorbed", "dead", "dropped", "in_flight", "pipelines"};
+	static const char *const promised[] = {"balanced",  "received",  "made",     "replayed",
+	                                       "delivered", "filtered",  "absorbed", "dead",
+	                                       "dropped",   "in_flight", "pipelines"};
 	for (size_t i = 0; i < sizeof(promised) / sizeof(*promised); i++)
 		assert_true(doc_exists(doc_at(s.d, promised[i])));
 	assert_true(doc_bool(doc_at(s.d, "balanced")));
@@ -438,7 +448,8 @@ static void prometheus_escapes_and_names_types(void **state)
 	assert_int_equal(buf_add_byte(&out, 0), 0);
 	const char *text = (const char *)out.p;
 	assert_non_null(strstr(text, "# TYPE sluice_stage_delivered_total counter\n"));
-	assert_non_null(strstr(text, "sluice_stage_delivered_total{stage=\"out\",kind=\"consumer\"} 42\n"));
+	assert_non_null(
+	        strstr(text, "sluice_stage_delivered_total{stage=\"out\",kind=\"consumer\"} 42\n"));
 	assert_non_null(strstr(text, "stage=\"a\\\"b\\\\c\\nd\""));
 	assert_non_null(strstr(text, "sluice_stage_busy_seconds_total"));
 	assert_non_null(strstr(text, "# TYPE sluice_stage_latency_seconds summary\n"));
@@ -471,20 +482,20 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(json_escapes),
-		cmocka_unit_test(doc_refuses_what_is_no_object),
-		RIGGED(status_has_what_is_promised),
-		RIGGED(state_follows_the_workers),
-		RIGGED(a_dead_worker_is_named_beside_a_live_one),
-		RIGGED(a_jam_leads_to_its_beginning),
-		RIGGED(broken_shared_memory_harms_nothing),
-		RIGGED(a_lying_circle_ends),
-		RIGGED(edges_are_counted),
-		RIGGED(stats_add_up_workers_and_their_predecessors),
-		RIGGED(rates_come_from_the_ring),
-		RIGGED(workers_are_listed),
-		RIGGED(audit_says_what_the_books_say),
-		RIGGED(prometheus_escapes_and_names_types),
+	        cmocka_unit_test(json_escapes),
+	        cmocka_unit_test(doc_refuses_what_is_no_object),
+	        RIGGED(status_has_what_is_promised),
+	        RIGGED(state_follows_the_workers),
+	        RIGGED(a_dead_worker_is_named_beside_a_live_one),
+	        RIGGED(a_jam_leads_to_its_beginning),
+	        RIGGED(broken_shared_memory_harms_nothing),
+	        RIGGED(a_lying_circle_ends),
+	        RIGGED(edges_are_counted),
+	        RIGGED(stats_add_up_workers_and_their_predecessors),
+	        RIGGED(rates_come_from_the_ring),
+	        RIGGED(workers_are_listed),
+	        RIGGED(audit_says_what_the_books_say),
+	        RIGGED(prometheus_escapes_and_names_types),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

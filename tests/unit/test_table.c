@@ -1,5 +1,6 @@
 /*
- * Columns: alignment, widths of wide and broken characters, colours only when asked, numbers for people.
+ * Columns: alignment, widths of wide and broken characters, colours only when asked, numbers for
+ * people.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -59,7 +60,8 @@ static void wide_characters_line_up(void **state)
 	struct table t = {0};
 	(void)state;
 	columns(&t);
-	table_cell(&t, TABLE_PLAIN, "\xe6\xbc\xa2\xe5\xad\x97\xe5"); /* two wide ones, half a third */
+	table_cell(&t, TABLE_PLAIN,
+	           "\xe6\xbc\xa2\xe5\xad\x97\xe5"); /* two wide ones, half a third */
 	table_cell(&t, TABLE_PLAIN, "1");
 	table_cell(&t, TABLE_PLAIN, "x");
 	check(&t, false, 0, "NAME   N  WHY\n\xe6\xbc\xa2\xe5\xad\x97\xe5  1  x\n");
@@ -76,7 +78,8 @@ static void colour_only_when_asked(void **state)
 	table_cell(&t, TABLE_PLAIN, "x");
 	check(&t, false, 0, "NAME  N  WHY\na     1  x\n");
 	check(&t, true, 0,
-	      "\033[2mNAME\033[0m  \033[2mN\033[0m  \033[2mWHY\033[0m\n\033[31ma\033[0m     1  x\n");
+	      "\033[2mNAME\033[0m  \033[2mN\033[0m  \033[2mWHY\033[0m\n\033[31ma\033[0m     1  "
+	      "x\n");
 	table_deinit(&t);
 }
 
@@ -139,14 +142,14 @@ int main(void)
 		return 0;
 	}
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(numbers_to_the_right),
-		cmocka_unit_test(the_last_column_is_cut),
-		cmocka_unit_test(wide_characters_line_up),
-		cmocka_unit_test(colour_only_when_asked),
-		cmocka_unit_test(control_characters_are_harmless),
-		cmocka_unit_test(no_rows),
-		cmocka_unit_test(counts),
-		cmocka_unit_test(bytes_and_times),
+	        cmocka_unit_test(numbers_to_the_right),
+	        cmocka_unit_test(the_last_column_is_cut),
+	        cmocka_unit_test(wide_characters_line_up),
+	        cmocka_unit_test(colour_only_when_asked),
+	        cmocka_unit_test(control_characters_are_harmless),
+	        cmocka_unit_test(no_rows),
+	        cmocka_unit_test(counts),
+	        cmocka_unit_test(bytes_and_times),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
