@@ -96,6 +96,8 @@ struct zmqsock {
 	struct stage *st; /* whose refused is counted up */
 };
 
+/* Stops listening; connections that are there stay. */
+void zmqsock_unlisten(struct zmqsock *s, const struct zmqsock_config *cfg);
 /* Opens a socket of @type (ZMQ_PULL, ...), binds or connects. @id: routing id for a DEALER, NULL:
  * none.
  * @linger: ms that close may take to send what is queued. 0; STAGE_E_UNREACHABLE with st->why
