@@ -249,7 +249,8 @@ static void only_root_and_the_daemons_user_change(void **state)
 	assert_true(readers > 0 && changers > 0);
 	assert_non_null(command_refusal(&command_all[COMMAND_pause], (uid_t)-1, 500));
 	static const enum command_id must[] = {COMMAND_pause,  COMMAND_resume,  COMMAND_drain,
-	                                       COMMAND_reload, COMMAND_restart, COMMAND_scale};
+	                                       COMMAND_reload, COMMAND_restart, COMMAND_scale,
+	                                       COMMAND_reopen};
 	for (size_t i = 0; i < sizeof(must) / sizeof(*must); i++)
 		assert_int_equal(command_all[must[i]].who, COMMAND_WHO_CHANGE);
 }
@@ -292,6 +293,10 @@ static void a_reload_answers_at_its_end(void **state)
 	r->why = "another reload is under way";
 	say(fd, "reload\n");
 	assert_refused(r, fd, "under way");
+	assert_int_equal(r->reopened, 3);
+	say(fd, "reopen\n");
+	assert_non_null(strstr(answer(r, fd), "\"reopened\":true"));
+	assert_int_equal(r->reopened, 4);
 	say(fd, "reload --discard\n");
 	assert_refused(r, fd, "expected reload");
 	close(fd);
