@@ -68,7 +68,7 @@ static const struct option lua_options[] = {
          .offset = offsetof(struct lua_config, instructions),
          .def = "10000000",
          .min = 1000,
-         .max = 1e12,
+         .max = 1e10,
          .help = "what it may do for one record"},
         OPTION_END,
 };
@@ -177,7 +177,6 @@ static int lua_step_open(struct stage *st)
 	s->box = load(st->config, &s->function, why, sizeof(why));
 	if (s->box)
 		return 0;
-	log_error("lua: %s", why);
 	return stage_say(st, -EINVAL, "%s", why);
 }
 
