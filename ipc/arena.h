@@ -209,8 +209,9 @@ enum worker_activity { /* worker -> master */
 
 enum worker_waiting {
 	WAITING_NOT,
-	WAITING_INPUT,
-	WAITING_ROOM,
+	WAITING_INPUT = 1 << 0,
+	WAITING_ROOM = 1 << 1,
+	WAITING_LOG = 1 << 2, /* producer: for its chunks to become durable */
 };
 
 /* One worker's place. Written by its process, but for what is marked master. */
@@ -267,9 +268,8 @@ struct arena_header {
 	uint32_t dead_edge;
 	uint32_t tail_size;   /* ARENA_TAIL or 0 */
 	uint32_t rebuilt;     /* 1: made anew from the log after a loss of power */
-	/* Then: what a predecessor of this arena has handed on is in doubt from this chunk on: it may have been
-	 * lost behind the stage that saw it, and comes again. */
-	uint8_t doubt_epoch[16];
+	/* Then: chunks of earlier epochs with this number and higher are in doubt: what a stage made of them may
+	 * have been lost behind it, and they come again. 0: none. */
 	uint64_t doubt_from;
 	_Atomic uint32_t replaying; /* 1: the log still holds chunks to be put back */
 	uint32_t reserved;

@@ -94,29 +94,31 @@ void wal_apply_patches(struct wal_position *p, const uint8_t *patches, uint32_t 
 
 /* ---- room ---- */
 
+/* Where the next entry goes, and up to where. */
 struct place {
-	uint64_t at;
+	uint64_t at, tail;
 	bool empty; /* nothing is kept: the whole ring is free */
 };
 
 static struct place start_place(const struct wal *w)
 {
-	return (struct place){w->next_at, w->next_seq == w->tail_seq};
+	return (struct place){w->next_at, w->tail_at, w->next_seq == w->tail_seq};
 }
 
-/* Where an entry of @size goes when the one before it ended at @p; moves @p behind it. 0: there is no room. */
+/* The place of an entry of @size behind the one before it; moves @p behind it. 0: there is no room. */
 static uint64_t place(const struct wal *w, struct place *p, uint64_t size)
 {
-	uint64_t tail = w->tail_at, at = p->at;
+	uint64_t at = p->at;
 	if (p->empty) {
 		if (size > w->ring_end - w->ring_at)
 			return 0;
 		if (size > w->ring_end - at)
 			at = w->ring_at;
-	} else if (at >= tail) {
+		p->tail = at; /* an empty ring begins where its first entry is */
+	} else if (at >= p->tail) {
 		if (size > w->ring_end - at)
-			at = size < tail - w->ring_at ? w->ring_at : 0;
-	} else if (size >= tail - at) { /* never up to it: that would look empty */
+			at = size < p->tail - w->ring_at ? w->ring_at : 0;
+	} else if (size >= p->tail - at) { /* never up to it: that would look empty */
 		at = 0;
 	}
 	if (at) {
@@ -145,27 +147,32 @@ bool wal_room(const struct wal *w, unsigned n, uint32_t bytes)
 	struct place p = start_place(w);
 	if (w->next_seq - w->tail_seq + n > w->cap)
 		return false;
-	/* the first may be placed behind the tail's back: an empty ring has its tail where the entry goes */
-	struct wal copy = *w;
-	for (unsigned i = 0; i < n; i++) {
-		uint64_t at = place(&copy, &p, WAL_HEAD_MAX + wal_up(bytes));
-		if (!at)
+	for (unsigned i = 0; i < n; i++)
+		if (!place(w, &p, WAL_HEAD_MAX + wal_up(bytes)))
 			return false;
-		if (copy.next_seq == copy.tail_seq && i == 0)
-			copy.tail_at = at;
-	}
 	return true;
 }
 
-uint64_t wal_used(const struct wal *w)
+/* Bytes of the ring from the first whole entry from @seq on to the end. */
+static uint64_t span(const struct wal *w, uint64_t seq)
 {
 	const struct wal_entry *e = NULL;
-	for (uint64_t seq = w->need; !e && seq < w->next_seq; seq++)
+	for (; !e && seq < w->next_seq; seq++)
 		e = wal_entry(w, seq);
 	if (!e)
 		return 0;
 	return w->next_at > e->at ? w->next_at - e->at
 				  : w->ring_end - w->ring_at - (e->at - w->next_at);
+}
+
+uint64_t wal_used(const struct wal *w)
+{
+	return span(w, w->need);
+}
+
+uint64_t wal_kept(const struct wal *w)
+{
+	return span(w, w->tail_seq);
 }
 
 /* ---- appending ---- */
@@ -264,7 +271,6 @@ static void take_in(struct wal *w, const struct wal_item *it, struct wal_entry *
 static int plan(struct wal *w, const struct wal_item *items, unsigned n, uint64_t *at)
 {
 	struct place p = start_place(w);
-	uint64_t tail = w->tail_at;
 	if (w->next_seq - w->tail_seq + n > w->cap)
 		return WAL_E_FULL;
 	for (unsigned i = 0; i < n; i++) {
@@ -272,13 +278,10 @@ static int plan(struct wal *w, const struct wal_item *items, unsigned n, uint64_
 		if (!wal_position(w, items[i].stage, items[i].ordinal, true))
 			return -ENOSPC;
 		at[i] = place(w, &p, entry_size(&items[i]));
-		if (at[i] && i == 0 && w->next_seq == w->tail_seq)
-			w->tail_at = at[i]; /* an empty ring begins where its first entry is */
-		if (!at[i]) {
-			w->tail_at = tail;
+		if (!at[i])
 			return WAL_E_FULL;
-		}
 	}
+	w->tail_at = p.tail;
 	return 0;
 }
 
@@ -369,8 +372,9 @@ int wal_checkpoint(struct wal *w)
 		return -EIO;
 	memcpy(c.id, w->id, sizeof(c.id));
 	find_tail(w, &c.tail_seq, &c.tail_at);
-	memset(w->region_buf, 0, w->region);
+	memset(w->region_buf, 0, WAL_BLOCK);
 	c.bytes = put_positions(w, &c, w->region_buf);
+	memset(w->region_buf + c.bytes, 0, wal_up(c.bytes) - c.bytes);
 	memcpy(w->region_buf, &c, sizeof(c));
 	c.crc = crc32c(0, w->region_buf, c.bytes);
 	memcpy(w->region_buf, &c, sizeof(c));
