@@ -242,6 +242,8 @@ static struct wal_entry *note_entry(struct wal *w, const struct wal_item *it, ui
 				    uint64_t group)
 {
 	struct wal_entry *e = &w->index[seq % w->cap];
+	bool in_line;
+	head_bytes(it, &in_line);
 	*e = (struct wal_entry){.seq = seq,
 				.at = at,
 				.commit = it->commit,
@@ -251,7 +253,7 @@ static struct wal_entry *note_entry(struct wal *w, const struct wal_item *it, ui
 				.bytes = it->bytes,
 				.crc = it->crc,
 				.slot = it->slot,
-				.flags = (uint16_t)it->flags,
+				.flags = (uint16_t)(it->flags | (in_line ? WAL_INLINE : 0)),
 				.group = group};
 	memcpy(e->epoch, w->epoch, sizeof(e->epoch));
 	return e;
