@@ -183,6 +183,8 @@ struct scan {
 	uint64_t fixed_at;
 	uint64_t group;    /* of the last entry */
 	uint64_t need;     /* as the last entry says */
+	bool have_first;
+	struct wal_head first; /* the one at the ring's beginning */
 };
 
 static bool expected(const struct scan *s, const struct wal_head *h)
@@ -240,13 +242,23 @@ static void note_damage(struct wal *w, struct scan *s, uint64_t until)
 	w->next_seq = s->seq;
 }
 
+/* The entry behind the last one, or at the ring's beginning when that was the last that fitted. Both may be there:
+ * a torn one that was given up, and the longer one written in its stead. That one has the higher run. */
+static bool find_next(struct wal *w, struct scan *s, struct wal_head *h)
+{
+	bool behind = head_at(w, &s->win, s->at, h) && expected(s, h);
+	bool round = s->have_first && expected(s, &s->first);
+	if (round && (!behind || h->run < s->first.run))
+		*h = s->first;
+	return behind || round;
+}
+
 static void scan_entries(struct wal *w, struct scan *s)
 {
 	struct wal_head h;
+	s->have_first = head_at(w, &s->win, w->ring_at, &s->first) != NULL;
 	for (;;) {
-		bool found = head_at(w, &s->win, s->at, &h) && expected(s, &h);
-		if (!found) /* the one before it may have been the last that fitted */
-			found = head_at(w, &s->win, w->ring_at, &h) && expected(s, &h);
+		bool found = find_next(w, s, &h);
 		if (!found && find_later(w, s, &h)) {
 			note_damage(w, s, h.seq);
 			found = true;

@@ -262,6 +262,32 @@ static void an_abandoned_end_stays_so(void **state)
 	free(before);
 }
 
+/* The same where the ring ends: what is written instead is longer, and goes to the ring's beginning. */
+static void an_abandoned_end_at_the_rings_end(void **state)
+{
+	(void)state;
+	struct wal w;
+	uint64_t n = 1;
+	uint8_t x = 0xa5;
+	fresh(&w, WAL_WRITE);
+	while (w.ring_end - w.next_at > 40000)
+		assert_int_equal(append(&w, n++, 1, 9000), 0);
+	w.need = w.next_seq - 1;
+	assert_int_equal(wal_checkpoint(&w), 0);
+	assert_int_equal(append(&w, n, 1, 5000), 0);
+	put(path, &x, 1, (off_t)wal_entry(&w, n)->at + 4096 + 100); /* its head arrived, its records did not */
+	reopen(&w, WAL_WRITE);
+	assert_int_equal(w.next_seq, n);
+	assert_int_equal(append(&w, n, 1, 50000), 0);
+	assert_int_equal(wal_entry(&w, n)->at, w.ring_at);
+	assert_int_equal(wal_checkpoint(&w), 0);
+	reopen(&w, WAL_READ);
+	assert_int_equal(w.next_seq, n + 1);
+	assert_entry(&w, n, n, 50000);
+	assert_int_equal(w.damaged, 0);
+	wal_close(&w);
+}
+
 static void damage_in_the_middle_is_counted(void **state)
 {
 	(void)state;
@@ -525,6 +551,7 @@ int main(void)
 		cmocka_unit_test(positions_outlive_their_entries),
 		cmocka_unit_test(torn_at_every_sector),
 		cmocka_unit_test(an_abandoned_end_stays_so),
+		cmocka_unit_test(an_abandoned_end_at_the_rings_end),
 		cmocka_unit_test(damage_in_the_middle_is_counted),
 		cmocka_unit_test(one_checkpoint_may_be_torn),
 		cmocka_unit_test(the_ring_goes_round),
