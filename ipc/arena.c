@@ -109,11 +109,17 @@ void arena_seal_copy(struct arena *a, struct arena_handle h, const struct arena_
 bool arena_intact(const struct arena *a, uint32_t entry)
 {
 	const struct arena_facts *f = &a->facts[entry];
+	if (a->h->checked && f->boot != a->h->boot)
+		return arena_verified(a, entry);
+	return f->bytes <= a->buffer_size && f->reached_byte <= f->bytes;
+}
+
+bool arena_verified(const struct arena *a, uint32_t entry)
+{
+	const struct arena_facts *f = &a->facts[entry];
 	if (f->bytes > a->buffer_size || f->reached_byte > f->bytes)
 		return false;
-	if (!a->h->checked || f->boot == a->h->boot)
-		return true;
-	return crc32c(0, arena_buffer(a, entry), f->bytes) == f->crc;
+	return !a->h->checked || crc32c(0, arena_buffer(a, entry), f->bytes) == f->crc;
 }
 
 static void put_back(struct arena *a, uint32_t w, struct arena_handle h, enum word_state from,

@@ -334,7 +334,7 @@ int arena_create(struct arena *a, int fd, const struct arena_geometry *g);
 int arena_attach(struct arena *a, int fd);
 /* Takes it over into this boot of the machine: from now on chunks of earlier ones are checked when claimed. */
 void arena_note_boot(struct arena *a);
-/* The same for a look: maps it read-only and notes nothing. */
+/* The same for a look: a private copy, on which one may even try a repair; the file is not changed. */
 int arena_look(struct arena *a, int fd);
 void arena_detach(struct arena *a);
 /* An arena in plain memory of @size bytes (tests). */
@@ -388,6 +388,8 @@ void arena_seal(struct arena *a, struct arena_handle h, const struct arena_facts
 void arena_seal_copy(struct arena *a, struct arena_handle h, const struct arena_facts *facts, uint32_t crc);
 /* Whether the chunk's bytes are what was sealed; looks only at chunks of an earlier boot. */
 bool arena_intact(const struct arena *a, uint32_t entry);
+/* The same for any sealed chunk. */
+bool arena_verified(const struct arena *a, uint32_t entry);
 /* Gives back a FILLING entry unused. */
 void arena_drop(struct arena *a, uint32_t w, struct arena_handle h);
 /* Takes the oldest QUEUED chunk of the edges in @edges (bit each). ARENA_E_NONE: there is none. */

@@ -148,9 +148,9 @@ int arena_place(struct arena *a, void *memory, size_t size, const struct arena_g
 	return 0;
 }
 
-static int map(int fd, size_t size, int protection, void **base)
+static int map(int fd, size_t size, int flags, void **base)
 {
-	*base = mmap(NULL, size, protection, MAP_SHARED, fd, 0);
+	*base = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0);
 	return *base == MAP_FAILED ? err_errno() : 0;
 }
 
@@ -162,7 +162,7 @@ int arena_create(struct arena *a, int fd, const struct arena_geometry *g)
 	if (r == 0) {
 		r = -posix_fallocate(fd, 0, (off_t)size);
 		if (r == 0)
-			r = map(fd, size, PROT_READ | PROT_WRITE, &base);
+			r = map(fd, size, MAP_SHARED, &base);
 	}
 	if (r < 0) {
 		(void)!ftruncate(fd, 0);
@@ -224,7 +224,7 @@ static int check_header(const struct arena_header *h, uint64_t file_size)
 	return plausible(h, file_size) ? 0 : ARENA_E_CORRUPT;
 }
 
-static int attach(struct arena *a, int fd, int protection)
+static int attach(struct arena *a, int fd, int flags)
 {
 	struct stat st;
 	void *base;
@@ -233,7 +233,7 @@ static int attach(struct arena *a, int fd, int protection)
 		return err_errno();
 	if ((uint64_t)st.st_size < sizeof(struct arena_header))
 		return ARENA_E_CORRUPT;
-	int r = map(fd, (size_t)st.st_size, protection, &base);
+	int r = map(fd, (size_t)st.st_size, flags, &base);
 	if (r < 0)
 		return r;
 	r = check_header(base, (uint64_t)st.st_size);
@@ -244,20 +244,18 @@ static int attach(struct arena *a, int fd, int protection)
 	take_view(a, base);
 	a->size = (size_t)st.st_size;
 	a->fd = fd;
+	a->boot_changed = boot_differs(a->h);
 	return guard_buffers(a);
 }
 
 int arena_attach(struct arena *a, int fd)
 {
-	int r = attach(a, fd, PROT_READ | PROT_WRITE);
-	if (r == 0)
-		a->boot_changed = boot_differs(a->h);
-	return r;
+	return attach(a, fd, MAP_SHARED);
 }
 
 int arena_look(struct arena *a, int fd)
 {
-	return attach(a, fd, PROT_READ);
+	return attach(a, fd, MAP_PRIVATE);
 }
 
 void arena_detach(struct arena *a)
