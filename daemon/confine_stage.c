@@ -45,6 +45,8 @@ void confine_plan_stage(struct confine_plan *p, const struct config *cfg, const 
 			unsigned ordinal)
 {
 	memset(p, 0, sizeof(*p));
+	if (s->builtin)
+		mkdir(cfg->dead_path, 0750); /* else its nearest parent would be allowed */
 	if (s->ops)
 		add_needs(p, s->ops, s->config);
 	for (unsigned i = 0; i < s->n_steps; i++)
