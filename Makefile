@@ -55,4 +55,5 @@ clean: ## remove what was built
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
+-include systemd/install.mk
 -include $(OBJ:.o=.d)

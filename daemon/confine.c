@@ -232,14 +232,17 @@ static int keep_capabilities(uint64_t keep)
 	for (unsigned long c = 0; c < 64 && prctl(PR_CAPBSET_READ, c, 0, 0, 0) >= 0; c++)
 		if (!(keep >> c & 1))
 			prctl(PR_CAPBSET_DROP, c, 0, 0, 0);
+	bool any = false;
 	for (unsigned i = 0; i < 2; i++) {
 		uint32_t mask = (uint32_t)(keep >> (32 * i));
+		any |= (data[i].permitted | data[i].inheritable) & ~mask;
 		data[i].permitted &= mask;
 		data[i].effective &= mask;
 		data[i].inheritable &= mask;
 	}
 	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-	return syscall(SYS_capset, &head, data) < 0 ? -errno : 0;
+	/* a service without capabilities may not be let to ask */
+	return any && syscall(SYS_capset, &head, data) < 0 ? -errno : 0;
 }
 
 static void lower(__rlimit_resource_t what, rlim_t most)
