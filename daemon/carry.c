@@ -30,6 +30,7 @@ struct carry_block {
 	uint32_t is_book;      /* a line of the books: no position */
 	uint32_t position_len; /* trailing zeros are left out */
 	uint64_t flags;
+	uint64_t config_hash;
 	uint64_t book[BOOK_COUNT];
 	uint32_t crc;          /* of this struct with crc 0, then of the position */
 	uint32_t pad;
@@ -64,6 +65,7 @@ static int put_worker(FILE *f, const struct arena_worker *s)
 	uint32_t len = ARENA_POSITION_MAX;
 	memcpy(b.stage, s->stage, sizeof(b.stage) - 1);
 	b.flags = s->committed.flags;
+	b.config_hash = s->config_hash;
 	memcpy(b.book, s->committed.book, sizeof(b.book));
 	while (len && !s->position[len - 1])
 		len--;
@@ -142,6 +144,7 @@ static bool load_block(struct master *m, FILE *f, bool *end)
 		struct arena_worker *s = arena_worker(&m->arena, slot);
 		s->kind = b.kind;
 		s->committed.flags = b.flags;
+		s->config_hash = b.config_hash;
 		memcpy(s->committed.book, b.book, sizeof(b.book));
 		memcpy(s->position, position, ARENA_POSITION_MAX);
 	}

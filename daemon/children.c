@@ -120,7 +120,13 @@ int children_spawn(struct master *m, uint32_t slot)
 	c->killed_by_us = c->killed_for_stall = c->replace = false;
 	atomic_store(&s->order, c->paused ? ORDER_PAUSE : ORDER_RUN);
 	atomic_store(&s->activity, ACTIVITY_STARTING);
-	s->kind = m->config->stages[c->stage].kind;
+	const struct config_stage *stage = &m->config->stages[c->stage];
+	/* only a producer's end is remembered, and only that of this very configuration: the others find out
+	 * again that nothing can come */
+	if (stage->kind != STAGE_PRODUCER || s->config_hash != stage->hash)
+		s->committed.flags &= ~(uint64_t)COMMITTED_ENDED;
+	s->kind = stage->kind;
+	s->config_hash = stage->hash;
 	pid_t self = getpid(), pid = fork();
 	if (pid < 0) {
 		int r = err_errno();
@@ -311,16 +317,33 @@ unsigned children_of_stage(const struct master *m, unsigned stage)
 	return n;
 }
 
+/* Slots of stages that are not in the configuration keep their positions as long as nobody needs the place. */
+static bool retire_one_stray(struct master *m)
+{
+	for (uint32_t w = 0; w < m->arena.workers; w++) {
+		struct arena_worker *s = arena_worker(&m->arena, w);
+		s->stage[sizeof(s->stage) - 1] = 0;
+		const struct config_stage *st = s->stage[0] ? config_stage(m->config, s->stage) : NULL;
+		if (!s->stage[0] || m->children[w].wanted || (st && s->ordinal < st->workers) ||
+		    !intent_clean(&m->arena, w))
+			continue;
+		arena_worker_retire(&m->arena, w, st ? st->name : "");
+		return true;
+	}
+	return false;
+}
+
 int children_assign(struct master *m)
 {
 	for (unsigned i = 0; i < m->config->n_stages; i++) {
 		for (unsigned k = 0; k < m->config->stages[i].workers; k++) {
 			uint32_t slot;
-			if (arena_worker_assign(&m->arena, m->config->stages[i].name, k, &slot) != 0) {
-				log_error("arena.max_workers is %u, which is not enough: raise it",
-					  m->arena.workers);
-				return -ENOSPC;
-			}
+			while (arena_worker_assign(&m->arena, m->config->stages[i].name, k, &slot) != 0)
+				if (!retire_one_stray(m)) {
+					log_error("arena.max_workers is %u, which is not enough: raise it",
+						  m->arena.workers);
+					return -ENOSPC;
+				}
 			struct child *c = &m->children[slot];
 			c->stage = i;
 			c->ordinal = k;

@@ -204,6 +204,7 @@ struct arena_worker {
 	char stage[ARENA_NAME_MAX]; /* master; "": the slot is free */
 	uint32_t ordinal;           /* master: number in its stage */
 	uint32_t kind;              /* master: enum stage_kind */
+	uint64_t config_hash;       /* master: of the stage's configuration when it last ran */
 	_Atomic uint64_t reads;     /* master: bit an edge it takes from */
 	_Atomic uint64_t writes;    /* master: bit an edge it fills */
 	_Atomic int32_t pid;        /* master; 0: no process */

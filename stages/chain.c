@@ -256,14 +256,16 @@ int chain_tick(struct chain *ch, int64_t monotonic_now)
 
 int chain_flush(struct chain *ch)
 {
+	uint64_t chunk = ch->origin.chunk;
+	int answer = STAGE_OK;
 	begin_timed(ch);
-	for (unsigned i = 0; i < ch->n; i++) {
+	for (unsigned i = 0; i < ch->n && answer == STAGE_OK; i++) {
 		struct stage *st = &ch->steps[i];
-		int a = st->ops->flush ? st->ops->flush(st) : STAGE_OK;
-		if (a != STAGE_OK)
-			return a;
+		if (st->ops->flush)
+			answer = st->ops->flush(st);
 	}
-	return STAGE_OK;
+	set_origin(ch, chunk);
+	return answer;
 }
 
 int chain_settle(struct chain *ch)

@@ -305,39 +305,14 @@ static bool is_word(const char *p, size_t n, const char *const *words)
 	return false;
 }
 
-/* Names that stay Lua's even when they are not called. */
+/* Lua's own words, which are no fields even when they are not called. */
 static bool stays(const char *p, size_t n)
 {
-	static const char *const words[] = {"and",
-	                                    "or",
-	                                    "not",
-	                                    "nil",
-	                                    "true",
-	                                    "false",
-	                                    "function",
-	                                    "end",
-	                                    "if",
-	                                    "then",
-	                                    "else",
-	                                    "elseif",
-	                                    "for",
-	                                    "in",
-	                                    "do",
-	                                    "while",
-	                                    "repeat",
-	                                    "until",
-	                                    "return",
-	                                    "local",
-	                                    "break",
-	                                    "goto",
-	                                    "null",
-	                                    "math.pi",
-	                                    "math.huge",
-	                                    "math.maxinteger",
-	                                    "math.mininteger",
-	                                    "utf8.charpattern",
-	                                    NULL};
-	return is_word(p, n, words);
+	static const char *const words[] = {
+	        "and",    "or",    "not",    "nil",    "true",  "false", "function", "end",
+	        "if",     "then",  "else",   "elseif", "for",   "in",    "do",       "while",
+	        "repeat", "until", "return", "local",  "break", "goto",  NULL};
+	return is_word(p, n, words) || expr_parse_constant(p, n);
 }
 
 /* Whether what follows makes the name before it a call, or a key of a table. */
@@ -475,10 +450,9 @@ int expr_lua_open(struct expr_lua *l, const char *text, size_t len)
 	int r = open_process_box();
 	if (r < 0 || l->ref)
 		return r;
-	if (lua_box_run(box, compile, &q, 0) != 0) {
-		log_error("expression: %s", box->why);
-		return -EINVAL;
-	}
+	/* its text was checked: only memory can be missing */
+	if (lua_box_run(box, compile, &q, 0) != 0)
+		return -ENOMEM;
 	users++;
 	return 0;
 }

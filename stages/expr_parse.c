@@ -113,6 +113,20 @@ static int literal_word(struct parser *x, const char *p, size_t len)
 	return 0;
 }
 
+bool expr_parse_constant(const char *name, size_t len)
+{
+	static const char *const constants[] = {"null",
+	                                        "math.pi",
+	                                        "math.huge",
+	                                        "math.maxinteger",
+	                                        "math.mininteger",
+	                                        "utf8.charpattern"};
+	for (size_t i = 0; i < sizeof(constants) / sizeof(*constants); i++)
+		if (word_is(name, len, constants[i]))
+			return true;
+	return false;
+}
+
 static int scan_name(struct parser *x)
 {
 	const char *q = x->p;
@@ -135,6 +149,8 @@ static int scan_name(struct parser *x)
 	while (q + 1 < x->end && *q == '.' && (isalpha((unsigned char)q[1]) || q[1] == '_'))
 		for (q++; q < x->end && name_char(*q);)
 			q++;
+	if (expr_parse_constant(x->p, (size_t)(q - x->p)))
+		return EXPR_E_UNSUPPORTED;
 	set_token(x, T_NAME, (size_t)(q - x->p));
 	return 0;
 }

@@ -122,6 +122,8 @@ struct expr_tree {
 int expr_parse(struct expr_tree *t, const char *text, size_t len, size_t *at, char *why,
                size_t why_size);
 void expr_tree_deinit(struct expr_tree *t);
+/* Names that are Lua's constants and no fields: null, math.pi, ... */
+bool expr_parse_constant(const char *name, size_t len);
 
 /* 0, EXPR_E_DOUBT, EXPR_E_FAILED, -errno. */
 int expr_tree_eval(const struct expr_tree *t, uint16_t node, struct expr_env *env,

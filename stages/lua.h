@@ -22,6 +22,10 @@
 /* The metatable that marks a table as a list. */
 #define LUA_BOX_ARRAY "list"
 
+enum {
+	LUA_BOX_DEPTH = 100, /* tables inside tables */
+};
+
 enum lua_box_error {
 	LUA_BOX_E_OK,
 	LUA_BOX_E_ERROR, /* box->why says what, with the line */

@@ -255,8 +255,8 @@ static const char *judge(struct zmqsock_auth *a, const struct request *rq, char 
 int zmqsock_auth_serve(struct zmqsock_auth *a, bool full)
 {
 	struct request rq;
-	int r;
-	while ((r = receive(a->sock, &rq)) == 0) {
+	int r, n = 0;
+	for (; (r = receive(a->sock, &rq)) == 0; n++) {
 		char user[ZMQSOCK_USER_ID_LEN] = "";
 		/* 300 is "not now": libzmq closes the connection, and the client tries again later
 		 */
@@ -273,5 +273,5 @@ int zmqsock_auth_serve(struct zmqsock_auth *a, bool full)
 		if (r < 0)
 			return r;
 	}
-	return r < 0 ? r : 0;
+	return r < 0 ? r : n;
 }

@@ -20,6 +20,10 @@
 
 #define MONITOR_ENDPOINT "inproc://monitor"
 
+enum {
+	HANDSHAKE_MS = 5000,
+};
+
 static int set_int(void *sock, int option, int value)
 {
 	return zmq_setsockopt(sock, option, &value, sizeof(value)) ? err_errno() : 0;
@@ -109,7 +113,7 @@ static int open_doors(struct zmqsock *s, const struct zmqsock_config *cfg)
 	r = set_text(s->sock, ZMQ_ZAP_DOMAIN, "sluice");
 	if (r < 0)
 		return r;
-	int events = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CLOSED |
+	int events = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED |
 	             ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
 	             ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
 	if (zmq_socket_monitor(s->sock, MONITOR_ENDPOINT, events))
@@ -182,7 +186,7 @@ static void peer_drop(struct zmqsock *s, size_t i)
 {
 	if (s->peers[i].dup >= 0)
 		close(s->peers[i].dup);
-	s->peers[i] = s->peers[--s->n_peers];
+	memmove(&s->peers[i], &s->peers[i + 1], (--s->n_peers - i) * sizeof(*s->peers));
 }
 
 void zmqsock_close(struct zmqsock *s)
@@ -211,7 +215,7 @@ static int peer_add(struct zmqsock *s, int fd)
 		s->peers = p;
 		s->cap_peers = cap;
 	}
-	s->peers[s->n_peers++] = (struct zmqsock_peer){fd, fcntl(fd, F_DUPFD_CLOEXEC, 3)};
+	s->peers[s->n_peers++] = (struct zmqsock_peer){fd, fcntl(fd, F_DUPFD_CLOEXEC, 3), false};
 	return 0;
 }
 
@@ -223,16 +227,37 @@ static bool peer_open(int dup)
 	return n > 0 || (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK));
 }
 
+/* Whether the end of this connection is a refusal that was not counted yet. */
+static bool was_refused(struct zmqsock *s, const struct zmqsock_peer *p)
+{
+	if (p->greeted)
+		return p->dup >= 0 && peer_open(p->dup);
+	if (s->denied) {
+		s->denied--;
+		return false;
+	}
+	return !s->just_failed;
+}
+
 static void peer_gone(struct zmqsock *s, int fd)
 {
 	for (size_t i = 0; i < s->n_peers; i++) {
 		if (s->peers[i].fd != fd)
 			continue;
-		if (!s->just_failed && s->peers[i].dup >= 0 && peer_open(s->peers[i].dup))
-			s->st->refused++;
+		s->st->refused += was_refused(s, &s->peers[i]);
 		peer_drop(s, i);
 		return;
 	}
+}
+
+/* The event does not say whose handshake it was: the one that waits longest is the best guess. */
+static void peer_greeted(struct zmqsock *s)
+{
+	for (size_t i = 0; i < s->n_peers; i++)
+		if (!s->peers[i].greeted) {
+			s->peers[i].greeted = true;
+			return;
+		}
 }
 
 static int monitor_event(struct zmqsock *s, uint16_t event, uint32_t value)
@@ -246,15 +271,17 @@ static int monitor_event(struct zmqsock *s, uint16_t event, uint32_t value)
 	case ZMQ_EVENT_DISCONNECTED:
 		peer_gone(s, (int)value);
 		break;
-	case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-	case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
-	case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
-		/* one bad client may cause two of them, then a DISCONNECTED */
-		if (!s->just_failed)
-			s->st->refused++;
-		failed = true;
+	case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
+		peer_greeted(s);
 		break;
-	default:
+	case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+		failed = true;
+		s->st->refused += !s->just_failed && !s->denied;
+		break;
+	default: /* the other failed handshakes: one client may cause two events, then a
+	            DISCONNECTED */
+		failed = true;
+		s->st->refused += !s->just_failed;
 		break;
 	}
 	s->just_failed = failed;
@@ -279,6 +306,17 @@ static int drain_monitor(struct zmqsock *s)
 	}
 }
 
+/* libzmq does not always close a connection that was told "not now", and then the client waits for
+ * ever. A connection that breaks makes it try again. */
+static void break_waiting(struct zmqsock *s)
+{
+	for (size_t i = 0; i < s->n_peers; i++) {
+		struct zmqsock_peer *p = &s->peers[i];
+		if (!p->greeted && p->dup >= 0)
+			shutdown(p->dup, SHUT_RDWR);
+	}
+}
+
 int zmqsock_service(struct zmqsock *s)
 {
 	if (!s->monitor)
@@ -287,7 +325,13 @@ int zmqsock_service(struct zmqsock *s)
 	if (r < 0)
 		return r;
 	/* the one that asks has been accepted, and so counts already */
-	return zmqsock_auth_serve(s->auth, s->max_clients && s->n_peers > (size_t)s->max_clients);
+	bool full = s->max_clients && s->n_peers > (size_t)s->max_clients;
+	r = zmqsock_auth_serve(s->auth, full);
+	if (r > 0 && full) {
+		s->denied += (unsigned)r;
+		break_waiting(s);
+	}
+	return r < 0 ? r : 0;
 }
 
 static int fd_of(void *sock)

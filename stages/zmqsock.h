@@ -78,8 +78,9 @@ void zmqsock_check(const struct zmqsock_config *cfg, const struct node *node, st
 struct zmqsock_auth;
 
 struct zmqsock_peer {
-	int fd;  /* as libzmq knows it */
-	int dup; /* ours, -1 when there was none to spare */
+	int fd;       /* as libzmq knows it */
+	int dup;      /* ours, -1 when it was closed before we saw it */
+	bool greeted; /* its handshake is done */
 };
 
 struct zmqsock {
@@ -91,6 +92,7 @@ struct zmqsock {
 	size_t n_peers, cap_peers;
 	int64_t max_clients;
 	bool just_failed; /* the last monitor event was a failed handshake */
+	unsigned denied;  /* counted as refused, and their DISCONNECTED is still to come */
 	struct stage *st; /* whose refused is counted up */
 };
 
@@ -137,7 +139,7 @@ int zmqsock_key(const char *option, bool secret, char key[ZMQSOCK_KEY_LEN]);
  * bound. */
 int zmqsock_auth_open(struct zmqsock_auth **auth, void *ctx, const char *clients);
 struct zmqsock_auth *zmqsock_auth_close(struct zmqsock_auth *auth); /* returns NULL */
-/* Answers all waiting requests; @full: nobody else is let in now. 0 or -errno. */
+/* Answers all waiting requests; @full: nobody else is let in now. Their number, or -errno. */
 int zmqsock_auth_serve(struct zmqsock_auth *auth, bool full);
 int zmqsock_auth_fd(const struct zmqsock_auth *auth);
 void zmqsock_auth_load(struct zmqsock_auth *auth);

@@ -177,7 +177,6 @@ static int lua_step_open(struct stage *st)
 	s->box = load(st->config, &s->function, why, sizeof(why));
 	if (s->box)
 		return 0;
-	log_error("lua: %s", why);
 	return stage_say(st, -EINVAL, "%s", why);
 }
 
