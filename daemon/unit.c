@@ -189,7 +189,8 @@ static int host_reject(struct stage_host *h, const char *why, const void *input,
 		return 0;
 	}
 	/* a step hands over what it had: a record */
-	int r = unit_letter(w, why, NULL, input, len, !producer, at, 1);
+	uint32_t attempts = w->st.poison_in_hand ? w->st.poison_count : 1;
+	int r = unit_letter(w, why, NULL, input, len, !producer, at, attempts);
 	if (r < 0)
 		return r;
 	if (producer) {
