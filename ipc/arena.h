@@ -106,7 +106,7 @@ struct arena_facts {
 	uint32_t crc;             /* CRC32C of the bytes, when the arena is a file */
 	uint32_t boot;            /* header->boot when it was sealed */
 	uint32_t origin_worker;   /* the producer's slot, ... */
-	uint32_t reserved;
+	uint32_t skip_step;       /* ... which step was at it */
 	uint64_t origin_commit;   /* ... and the number of its commit that this came from */
 	int64_t born;             /* CLOCK_MONOTONIC ns when its first record was taken in */
 	int64_t queued;           /* ... when it was put on this edge */
