@@ -81,6 +81,7 @@ _Noreturn void worker_leave(struct worker *w, int status)
 int worker_blameless(struct worker *w, int r)
 {
 	atomic_store_explicit(&w->me->hand_entry, ARENA_NO_RECORD, memory_order_relaxed);
+	atomic_store_explicit(&w->me->hand_input, STAGE_HAND_NONE, memory_order_relaxed);
 	return r;
 }
 
