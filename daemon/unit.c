@@ -397,6 +397,7 @@ static void close_output(struct worker *w, struct intent *in, struct unit_output
 	else
 		give_up_output(w, out, out->n_edges);
 	out->open = false;
+	out->used = out->records = 0; /* what is not open holds nothing: else a unit would seem pending for ever */
 }
 
 static void note_inputs(struct worker *w, struct intent *in)
