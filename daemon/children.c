@@ -106,6 +106,14 @@ static int on_channel(sd_event_source *src, int fd, uint32_t revents, void *arg)
 
 static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg);
 
+static enum worker_order order_at_birth(const struct master *m, const struct child *c)
+{
+	bool producer = m->config->stages[c->stage].kind == STAGE_PRODUCER;
+	if (producer && (m->drained || m->state == MASTER_DRAINING))
+		return ORDER_DRAIN; /* one that crashed while it drained */
+	return c->paused ? ORDER_PAUSE : ORDER_RUN;
+}
+
 int children_spawn(struct master *m, uint32_t slot)
 {
 	struct child *c = &m->children[slot];
@@ -118,7 +126,7 @@ int children_spawn(struct master *m, uint32_t slot)
 	c->master = m;
 	c->commits_at_start = atomic_load(&s->committed.number);
 	c->killed_by_us = c->killed_for_stall = c->replace = false;
-	atomic_store(&s->order, c->paused ? ORDER_PAUSE : ORDER_RUN);
+	atomic_store(&s->order, order_at_birth(m, c));
 	atomic_store(&s->activity, ACTIVITY_STARTING);
 	const struct config_stage *stage = &m->config->stages[c->stage];
 	/* only a producer's end is remembered, and only that of this very configuration: the others find out
@@ -347,6 +355,7 @@ int children_assign(struct master *m)
 					return -ENOSPC;
 				}
 			struct child *c = &m->children[slot];
+			c->master = m;
 			c->stage = i;
 			c->ordinal = k;
 			c->wanted = true;

@@ -53,7 +53,7 @@ bool intent_patch(struct intent *in, uint32_t off, const void *data, uint32_t le
 {
 	uint32_t need = 8 + len;
 	if (len > ARENA_PATCHES_MAX || off > ARENA_POSITION_MAX - len ||
-	    in->patch_bytes > ARENA_PATCHES_MAX - 8 - len)
+	    need > ARENA_PATCHES_MAX - in->patch_bytes)
 		return false;
 	uint8_t *p = in->patches + in->patch_bytes;
 	memcpy(p, &off, 4);

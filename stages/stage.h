@@ -202,7 +202,7 @@ struct stage_ops {
 	 * Also called now and then while idle. Optional. */
 	int (*stored)(struct stage *st);
 	/* Producers: take nothing new from outside; what was taken in already (a socket's queue) is still to be
-	 * produced, until produce() answers IDLE. Optional. */
+	 * produced, until produce() answers IDLE. An answer that is not 0: there is nothing, leave now. Optional. */
 	int (*drain)(struct stage *st);
 	/* Reopen files (SIGHUP, logrotate). Between units only. Optional. */
 	int (*reopen)(struct stage *st);
