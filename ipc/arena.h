@@ -33,7 +33,7 @@
 #include "ipc/stats.h"
 
 enum {
-	ARENA_LAYOUT = 1,          /* raise on every change of a shared struct */
+	ARENA_LAYOUT = 2,          /* raise on every change of a shared struct */
 	ARENA_EDGES_MAX = 64,
 	ARENA_WORKERS_MAX = 250,
 	ARENA_NAME_MAX = 64,       /* a stage's name with its NUL */
@@ -224,6 +224,7 @@ struct arena_worker {
 	uint32_t poison_signal, poison_count; /* master */
 	_Atomic uint64_t holds;     /* FILLING or CLAIMED entries it has, roughly (for the stall check) */
 	char why[ARENA_WHY_MAX];
+	char heir[ARENA_NAME_MAX];  /* master: once its stage is gone, a stage of the same pipeline */
 	struct arena_committed committed;
 	struct stats_block stats;
 	struct intent intent;
