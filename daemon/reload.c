@@ -273,8 +273,8 @@ static int swap(struct master *m)
 	struct sample *samples = calloc((size_t)SAMPLES * r->next->n_stages, sizeof(*samples));
 	if (!samples)
 		return -ENOMEM;
+	release_children(m); /* before the edges: who starts after a crash here finds by them what was linked */
 	remove_old_edges(m);
-	release_children(m);
 	config_free(m->config);
 	m->config = r->next;
 	r->next = NULL;
