@@ -353,6 +353,7 @@ int children_assign(struct master *m)
 					return -ENOSPC;
 				}
 			struct child *c = &m->children[slot];
+			c->master = m;
 			c->stage = i;
 			c->ordinal = k;
 			c->wanted = true;

@@ -310,12 +310,11 @@ static int report(struct send *s, int status)
 		fprintf(stderr, "send: %" PRIu64 " records left out: larger than --max-message\n",
 		        s->split.too_large);
 	if (s->split.broken)
-		fprintf(stderr,
-		        "send: no msgpack value where one should be: the rest is left out\n");
+		fprintf(stderr, "send: no msgpack value or csv head found: the rest is left out\n");
 	if (s->client.naks)
 		fprintf(stderr, "send: %" PRIu64 " records became dead letters: %s\n",
 		        s->client.nak_records, s->client.nak_why);
-	if (s->split.too_large || s->client.naks)
+	if (s->split.too_large || s->split.broken || s->client.naks)
 		status = 1;
 	if (s->args.json)
 		print_json(s, status, seconds);
