@@ -246,12 +246,12 @@ static bool wait_for_room(struct stage *st)
 	for (;;) {
 		zmq_pollitem_t item[3] = {{.socket = z->sock.sock, .events = ZMQ_POLLOUT}};
 		int n = 1;
-		if (z->sock.monitor) {
+		if (z->sock.monitor)
 			item[n++] =
 			        (zmq_pollitem_t){.socket = z->sock.monitor, .events = ZMQ_POLLIN};
+		if (z->sock.auth)
 			item[n++] = (zmq_pollitem_t){.fd = zmqsock_auth_fd(z->sock.auth),
 			                             .events = ZMQ_POLLIN};
-		}
 		int64_t left = (end - monotonic()) / 1000000;
 		if (zmq_poll(item, n, left > 0 ? left : 0) > 0 && (item[0].revents & ZMQ_POLLOUT))
 			return true;
