@@ -15,6 +15,7 @@
 #pragma once
 
 #include "daemon/config.h"
+#include "daemon/confine.h"
 #include "ipc/arena.h"
 #include "ipc/intent.h"
 #include "ipc/link.h"
@@ -114,6 +115,8 @@ struct worker {
 	bool in_record;            /* a record is in hand */
 	struct buf letter;
 	unsigned reopened;
+	struct confine_plan plan; /* until the stage is open */
+	uint32_t confined;
 	int64_t retry_since;
 };
 
