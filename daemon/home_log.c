@@ -122,12 +122,29 @@ static void set_numbers(struct arena *a, const struct wal *wal)
 	a->h->doubt_from = lowest == UINT64_MAX ? highest + 1 : lowest;
 }
 
+/* Consumers' positions are lost; that they were in the middle of something is known. */
+static int mark_consumers(struct master *m)
+{
+	for (unsigned i = 0; i < m->config->n_stages; i++) {
+		const struct config_stage *s = &m->config->stages[i];
+		for (unsigned k = 0; s->kind == STAGE_CONSUMER && k < s->workers; k++) {
+			uint32_t slot;
+			if (arena_worker_assign(&m->arena, s->name, k, &slot) != 0)
+				return -ENOSPC;
+			arena_worker(&m->arena, slot)->committed.flags = COMMITTED_CUT_OFF;
+		}
+	}
+	return 0;
+}
+
 static int restore(struct master *m, const struct wal *wal)
 {
 	int r = set_mark(&m->arena, wal);
 	for (unsigned i = 0; r == 0 && i < wal->positions; i++)
 		if (wal->position[i].stage[0] && producer(m->config, &wal->position[i]))
 			r = restore_producer(&m->arena, &wal->position[i]);
+	if (r == 0)
+		r = mark_consumers(m);
 	set_numbers(&m->arena, wal);
 	return r;
 }

@@ -37,7 +37,7 @@
 #include "ipc/wal.h"
 
 enum {
-	LOOK_EVERY = 16, /* groups between two looks at what is still needed */
+	LOOK_NS = 1000000, /* between two looks at what is still needed */
 };
 
 /* A chunk of the group in hand. */
@@ -60,8 +60,8 @@ struct log_run {
 	unsigned n_out;
 	struct log_mark mark;
 	uint64_t last_number[WAL_POSITIONS_MAX]; /* put back last, by wal_entry.who */
-	unsigned groups;
-	int64_t checked; /* monotonic ns of the last checkpoint */
+	int64_t looked;  /* monotonic ns of the last look at what is needed, */
+	int64_t checked; /* ... of the last checkpoint */
 	uint64_t upto[ARENA_WORKERS_MAX];
 	bool blocked, full;
 };
@@ -140,8 +140,11 @@ static int checkpoint(struct log_run *l)
 static int trim(struct log_run *l)
 {
 	uint64_t ring = l->wal.ring_end - l->wal.ring_at;
-	if (l->groups++ % LOOK_EVERY == 0)
+	int64_t now = worker_monotonic();
+	if (now - l->looked > LOOK_NS) {
+		l->looked = now;
 		move_need(l);
+	}
 	return wal_kept(&l->wal) > ring / 2 ? checkpoint(l) : 0;
 }
 
