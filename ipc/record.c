@@ -186,8 +186,6 @@ static int refuse(struct record *r, const char **why, const char *text)
 static const uint8_t *walk(struct record *r, const uint8_t *p, const uint8_t *end, uint32_t n,
                            const char **why)
 {
-	uint64_t bloom[4] = {0};
-	bool few = n <= BLOOM_FIELDS;
 	size_t size = 0;
 	struct field *f = r->fields;
 
@@ -203,15 +201,6 @@ static const uint8_t *walk(struct record *r, const uint8_t *p, const uint8_t *en
 			*why = "truncated, invalid or too deeply nested msgpack";
 			return NULL;
 		}
-		if (few) {
-			unsigned bit = bloom_bit(key.p, key.len);
-			uint64_t mask = (uint64_t)1 << (bit & 63);
-			if ((bloom[bit >> 6] & mask) && among(r->fields, i, key.p, key.len)) {
-				*why = "the same key twice";
-				return NULL;
-			}
-			bloom[bit >> 6] |= mask;
-		}
 		*f = (struct field){key.p, val, key.len, (uint32_t)(p - val)};
 		size += field_size(f);
 	}
@@ -220,14 +209,12 @@ static const uint8_t *walk(struct record *r, const uint8_t *p, const uint8_t *en
 	return p;
 }
 
-int record_open(struct record *r, const uint8_t *p, size_t len, const char **why)
+/* Opens the map at @p: *@next is the byte behind it. */
+static int open_map(struct record *r, const uint8_t *p, const uint8_t *end, const uint8_t **next,
+                    const char **why)
 {
 	struct mp map;
-	const uint8_t *end = p + len;
-
 	record_clear(r);
-	if (len > UINT32_MAX)
-		return refuse(r, why, "larger than 4 GiB");
 	p = mp_read(p, end, &map);
 	if (!p || map.type != MP_MAP)
 		return refuse(r, why, p ? "not a map" : "truncated or invalid msgpack");
@@ -237,14 +224,53 @@ int record_open(struct record *r, const uint8_t *p, size_t len, const char **why
 	p = walk(r, p, end, map.n, why);
 	if (!p)
 		return refuse(r, why, *why);
-	if (p != end)
+	*next = p;
+	return 0;
+}
+
+int record_next(struct record *r, const uint8_t *p, const uint8_t *end, const uint8_t **next,
+                const char **why)
+{
+	int err = open_map(r, p, end, next, why);
+	if (err != 0)
+		*next = mp_skip(p, end);
+	return err;
+}
+
+/* True when two of the few fields have the same key. */
+static bool check_few(const struct record *r)
+{
+	uint64_t bloom[4] = {0};
+	for (uint32_t i = 0; i < r->n; i++) {
+		const struct field *f = &r->fields[i];
+		unsigned bit = bloom_bit(f->key, f->key_len);
+		uint64_t mask = (uint64_t)1 << (bit & 63);
+		if ((bloom[bit >> 6] & mask) && among(r->fields, i, f->key, f->key_len))
+			return true;
+		bloom[bit >> 6] |= mask;
+	}
+	return false;
+}
+
+int record_open(struct record *r, const uint8_t *p, size_t len, const char **why)
+{
+	const uint8_t *next;
+	if (len > UINT32_MAX) {
+		record_clear(r);
+		return refuse(r, why, "larger than 4 GiB");
+	}
+	int err = open_map(r, p, p + len, &next, why);
+	if (err != 0)
+		return err;
+	if (next != p + len)
 		return refuse(r, why, "bytes behind the map");
 	bool twice = false;
-	if (map.n > BLOOM_FIELDS) {
+	if (r->n <= BLOOM_FIELDS)
+		twice = check_few(r);
+	else
 		err = check_many(r, &twice);
-		if (err < 0)
-			return err;
-	}
+	if (err < 0)
+		return err;
 	return twice ? refuse(r, why, "the same key twice") : 0;
 }
 
