@@ -283,10 +283,10 @@ void children_order(struct master *m, uint32_t slot, enum worker_order order)
 	atomic_store_explicit(&arena_worker(&m->arena, slot)->order, order, memory_order_release);
 	if (c->channel >= 0)
 		send(c->channel, "o", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-	if (c->state == CHILD_WAITING && (order == ORDER_STOP || order == ORDER_DRAIN)) {
+	/* one that has to settle its predecessor's transaction is started first, and stopped then */
+	if (c->state == CHILD_WAITING && (order == ORDER_STOP || order == ORDER_DRAIN) &&
+	    atomic_load(&arena_worker(&m->arena, slot)->intent.state) != INTENT_PREPARED) {
 		c->restart_timer = sd_event_source_disable_unref(c->restart_timer);
-		if (atomic_load(&arena_worker(&m->arena, slot)->intent.state) == INTENT_PREPARED)
-			return; /* it has to settle: started again below */
 		c->state = CHILD_STOPPED;
 	}
 }

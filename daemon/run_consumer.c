@@ -80,8 +80,8 @@ static int try_unit(struct worker *w, struct pace *pace, bool give_up)
 	uint32_t taken = 0;
 	int r = 0;
 	w->st.now = worker_realtime();
-	if (w->stage->ops->begin)
-		r = w->stage->ops->begin(&w->st);
+	if (w->stage->ops->begin && (r = w->stage->ops->begin(&w->st)) < 0)
+		return worker_blameless(w, r);
 	unsigned i = 0;
 	for (; r == 0 && i < w->n_in; i++)
 		r = offer(w, &w->in[i], pace, give_up, &taken);
@@ -91,8 +91,8 @@ static int try_unit(struct worker *w, struct pace *pace, bool give_up)
 		r = 0;
 	}
 	FAULT(deliver);
-	if (r == 0 && w->stage->ops->finish)
-		r = w->stage->ops->finish(&w->st);
+	if (r == 0 && w->stage->ops->finish && (r = w->stage->ops->finish(&w->st)) < 0)
+		return worker_blameless(w, r);
 	w->prepared = r == STAGE_OK;
 	FAULT(delivered);
 	return r;
@@ -239,11 +239,16 @@ static void give_all_back(struct worker *w)
 }
 
 /* Takes what is queued while it is little: one delivery for many small chunks. */
-static int gather(struct worker *w)
+static int gather(struct worker *w, struct pace *pace)
 {
 	uint64_t bytes = 0;
 	if (!w->n_in && unit_claim(w) != 0)
 		return ARENA_E_NONE;
+	/* a chunk that has killed a worker goes on record by record: a crash in finish() then names one */
+	if (arena_word(w->a, w->in[0].at.entry).attempts)
+		pace->single = true;
+	if (pace->single)
+		return 0;
 	for (unsigned i = 0; i < w->n_in; i++)
 		bytes += w->in[i].bytes - w->in[i].byte;
 	while (bytes < w->a->buffer_size / 2 && unit_claim(w) == 0)
@@ -265,7 +270,7 @@ int run_consumer(struct worker *w)
 				return r;
 			worker_safe_point(w);
 		}
-		if (gather(w) == 0)
+		if (gather(w, &pace) == 0)
 			r = deliver_unit(w, &pace);
 		else
 			r = idle(w);

@@ -13,6 +13,8 @@ enum {
 	FULL_NS = 100000000,
 };
 
+static const int64_t DRAIN_NS = 2000000000; /* how long a draining producer may empty what it had taken in */
+
 static int64_t linger(const struct worker *w)
 {
 	const struct unit_output *out = &w->out[0];
@@ -67,6 +69,18 @@ static int end(struct worker *w)
 	return r;
 }
 
+/* Ordered to drain: takes nothing new, and goes on until what it had taken in is produced. True: leave now. */
+static bool drained(struct worker *w, int64_t *since, bool idle)
+{
+	if (!w->stage->ops->drain)
+		return true;
+	if (!*since) {
+		*since = worker_monotonic();
+		return w->stage->ops->drain(&w->st) != 0;
+	}
+	return idle || worker_monotonic() - *since > DRAIN_NS;
+}
+
 static int tick(struct worker *w)
 {
 	if (!w->stage->ops->tick || !w->st.deadline || worker_monotonic() < w->st.deadline)
@@ -78,17 +92,22 @@ int run_producer(struct worker *w)
 {
 	if (w->me->committed.flags & COMMITTED_ENDED)
 		worker_leave(w, WORKER_EXIT_ENDED);
+	int64_t draining = 0;
+	bool was_idle = false;
 	for (;;) {
 		enum worker_order o = worker_order(w);
-		if (o != ORDER_RUN || atomic_load(&w->me->reopen) != w->reopened) {
+		bool stay = o == ORDER_DRAIN && !drained(w, &draining, was_idle);
+		if ((o != ORDER_RUN && !stay) || atomic_load(&w->me->reopen) != w->reopened) {
 			int r = commit_and_tell(w);
 			if (r < 0)
 				return r;
-			worker_safe_point(w);
+			if (!stay)
+				worker_safe_point(w);
 		}
 		w->st.now = worker_realtime();
 		FAULT(produce);
 		int r = w->stage->ops->produce(&w->st);
+		was_idle = r == STAGE_E_IDLE;
 		if (r == STAGE_OK) {
 			r = tick(w);
 			if (r >= 0 && w->born && worker_monotonic() - w->born >= linger(w))

@@ -498,17 +498,13 @@ static void start_over(struct worker *w)
 	w->range_bytes = 0;
 	w->want_commit = w->prepared = false;
 	w->emitted_here = 0;
-	if (stays)
+	if (stays) {
 		w->in[0] = last;
-	else
+	} else {
 		w->born = 0;
-}
-
-/* A commit that fails is nobody's record's fault: no attempt is counted. */
-static int give_up(struct worker *w, int r)
-{
-	atomic_store_explicit(&w->me->hand_entry, ARENA_NO_RECORD, memory_order_relaxed);
-	return r;
+		w->origin_worker = UINT32_MAX; /* what timed work makes comes of no producer's commit */
+		w->origin_commit = 0;
+	}
 }
 
 int unit_commit(struct worker *w)
@@ -521,7 +517,7 @@ int unit_commit(struct worker *w)
 	}
 	int r = w->stage->ops ? 0 : chain_settle(&w->chain);
 	if (r < 0)
-		return give_up(w, r);
+		return worker_blameless(w, r);
 	/* the record in hand is still in flight (or there is none: timed work): what was emitted, was made */
 	w->book[BOOK_made] += w->emitted_here;
 	struct intent *in = intent_begin(w->a, w->slot);
@@ -541,7 +537,7 @@ int unit_commit(struct worker *w)
 	note_latency(w);
 	r = carry_out(w, in);
 	if (r < 0)
-		return give_up(w, r);
+		return worker_blameless(w, r);
 	ring(w, in);
 	stats_add(&w->me->stats, STAT_commits, 1);
 	atomic_fetch_add_explicit(&w->me->progress, 1, memory_order_relaxed);

@@ -78,6 +78,12 @@ _Noreturn void worker_leave(struct worker *w, int status)
 	_exit(status); /* what is still FILLING the master gives back */
 }
 
+int worker_blameless(struct worker *w, int r)
+{
+	atomic_store_explicit(&w->me->hand_entry, ARENA_NO_RECORD, memory_order_relaxed);
+	return r;
+}
+
 /* Empties the channel; leaves when its other end is closed. */
 static void read_channel(struct worker *w)
 {
@@ -341,6 +347,8 @@ _Noreturn void worker_main(const struct worker_birth *birth)
 	int r = link_open(&w->link, w->config->runtime_dir, w->slot, w->a->workers);
 	if (r == 0)
 		r = run(w);
+	if (r == -ENOSPC || r == -EDQUOT || r == -EIO || r == -EROFS || r == -EMFILE || r == -ENFILE)
+		worker_blameless(w, r); /* the machine's trouble, not the record's */
 	const char *why = w->st.why[0] ? w->st.why : strerror(-r);
 	log_error("cannot go on: %s", why);
 	snprintf(w->me->why, sizeof(w->me->why), "%s", why);

@@ -127,6 +127,8 @@ int worker_sleep(struct worker *w, enum worker_waiting waiting, struct pollfd *f
 		 int64_t timeout_ns, bool (*look)(struct worker *w, void *arg), void *arg);
 /* Gives back what is held and ends the process. */
 _Noreturn void worker_leave(struct worker *w, int status);
+/* This failure is not the fault of the record in hand: no attempt is to be counted against it. Returns @r. */
+int worker_blameless(struct worker *w, int r);
 /* Does what can be done at any safe point: pauses while ordered to, reopens files, leaves when ordered to stop.
  * Nothing may be uncommitted. */
 void worker_safe_point(struct worker *w);

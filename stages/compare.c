@@ -74,5 +74,7 @@ int compare_bytes(const uint8_t *a, uint32_t a_len, const uint8_t *b, uint32_t b
 {
 	uint32_t n = a_len < b_len ? a_len : b_len;
 	int r = n ? memcmp(a, b, n) : 0;
-	return r ? r : order_u64(a_len, b_len);
+	if (r != 0)
+		return r < 0 ? -1 : 1;
+	return order_u64(a_len, b_len);
 }

@@ -21,5 +21,5 @@ static inline bool compare_is_number(const struct mp *v)
 /* -1: a < b, 0: equal, 1: a > b, COMPARE_UNORDERED. Both must be numbers. */
 int compare_numbers(const struct mp *a, const struct mp *b);
 
-/* As bytes; the shorter of two with the same beginning comes first. <0, 0, >0. */
+/* As bytes; the shorter of two with the same beginning comes first. -1, 0, 1. */
 int compare_bytes(const uint8_t *a, uint32_t a_len, const uint8_t *b, uint32_t b_len);

@@ -218,6 +218,9 @@ static int float_arithmetic(enum expr_op op, double a, double b, struct expr_val
 		expr_val_float(out, a + b);
 		return 0;
 	case EXPR_SUB:
+		if (a == 0 &&
+		    b == 0) /* Lua makes x - 0 an addition, which has another sign of zero */
+			return EXPR_E_DOUBT;
 		expr_val_float(out, a - b);
 		return 0;
 	case EXPR_MUL:

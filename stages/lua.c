@@ -12,8 +12,9 @@
  * comes (it loops over an empty string), patterns as they come (exponential; lua_pattern.c has a
  * counting matcher), and table functions on tables with a __len that lies.
  *
- * Limit: comparing two long equal strings costs one instruction. The backstop for that is processor
- * time: LUA_BOX_SECONDS a call, looked at every LUA_BOX_STEP instructions.
+ * Limit: comparing two long equal strings, or passing on very many arguments, costs one
+ * instruction. The backstop for that is processor time: a second, and 200 ns for each instruction
+ * of the budget, looked at every LUA_BOX_STEP instructions.
  */
 #include "stages/lua.h"
 
@@ -24,8 +25,9 @@
 
 enum {
 	LUA_BOX_STEP = 1000, /* instructions between two looks */
-	LUA_BOX_SECONDS = 5,
-	LUA_BOX_BYTES = 32, /* allocated bytes that cost as much as an instruction */
+	LUA_BOX_SECONDS = 1, /* of processor time for a call, and */
+	LUA_BOX_NS = 200,    /* for each instruction of its budget */
+	LUA_BOX_BYTES = 32,  /* allocated bytes that cost as much as an instruction */
 };
 
 struct lua_box *lua_box_of(lua_State *L)
@@ -89,7 +91,8 @@ static void look(lua_State *L, lua_Debug *ar)
 	if (b->left < 0)
 		stop(b, "it takes too many instructions");
 	else if (!b->cpu_end) /* the clock costs as much as a short call: it starts here */
-		b->cpu_end = cpu_now() + LUA_BOX_SECONDS * INT64_C(1000000000);
+		b->cpu_end =
+		        cpu_now() + LUA_BOX_SECONDS * INT64_C(1000000000) + b->budget * LUA_BOX_NS;
 	else if (cpu_now() > b->cpu_end)
 		stop(b, "it takes too long");
 	if (b->stopped) {

@@ -18,11 +18,12 @@
 
 #include "stages/compare.h"
 
-/* Room in box->out; what is written never outgrows what Lua itself may hold. */
+/* Room in box->out; what no record can hold is not written. */
 static uint8_t *room(lua_State *L, size_t n)
 {
 	struct lua_box *b = lua_box_of(L);
-	if (b->out.len + n > b->limit)
+	size_t most = b->st && b->st->max_record ? b->st->max_record : b->limit;
+	if (b->out.len + n > most + MP_HEAD_MAX)
 		luaL_error(L, "the result is too large");
 	if (buf_room(&b->out, n) < 0)
 		luaL_error(L, "not enough memory");

@@ -187,6 +187,9 @@ struct stage_ops {
 	/* Producers: a commit is done (st->commit_id of the last one). Acknowledge what host->stored allows.
 	 * Also called now and then while idle. Optional. */
 	int (*stored)(struct stage *st);
+	/* Producers: take nothing new from outside; what was taken in already (a socket's queue) is still to be
+	 * produced, until produce() answers IDLE. Optional. */
+	int (*drain)(struct stage *st);
 	/* Reopen files (SIGHUP, logrotate). Between units only. Optional. */
 	int (*reopen)(struct stage *st);
 };

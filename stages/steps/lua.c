@@ -68,7 +68,7 @@ static const struct option lua_options[] = {
          .offset = offsetof(struct lua_config, instructions),
          .def = "10000000",
          .min = 1000,
-         .max = 1e12,
+         .max = 1e10,
          .help = "what it may do for one record"},
         OPTION_END,
 };

@@ -87,7 +87,8 @@ static inline unsigned steps_check(struct steps *s, const char *step, const char
 		option_parse(ops->options, n, NULL, s->config, &s->c);
 	if (s->c.count == 0)
 		ops->check(s->config, n, &s->c);
-	buf_add_byte(&s->c.text, 0);
+	assert_int_equal(buf_add_byte(&s->c.text, 0), 0);
+	assert_non_null(s->c.text.p);
 	return s->c.count;
 }
 
@@ -104,8 +105,9 @@ static inline void steps_refuse(struct steps *s, const char *step, const char *y
                                 const char *text)
 {
 	assert_true(steps_check(s, step, yaml) > 0);
-	if (!strstr((char *)s->c.text.p, text))
-		fail_msg("\"%s\" is not in \"%s\"", text, (char *)s->c.text.p);
+	const char *got = (const char *)s->c.text.p;
+	if (got && !strstr(got, text))
+		fail_msg("\"%s\" is not in \"%s\"", text, got);
 }
 
 static inline void steps_open(struct steps *s, const char *json)

@@ -191,6 +191,8 @@ static void test_operators(void **state)
 	native("big == big", "true");
 	native("big > 1e300", "false");
 	native("'a' < 'b'", "true");
+	native("'3' > '1' and '1' < '3' and 'c' >= 'a'", "true");
+	native("-0.0 - 0", "0.0");
 	native("a < 'b'", "!");
 	native("t < 1", "!");
 	native("u == u.n", "false");
@@ -452,7 +454,7 @@ static void test_both_ways(void **state)
 {
 	struct expr_test *t = *state;
 	const char *rounds = getenv("SLUICE_EXPR_ROUNDS");
-	unsigned n = rounds ? (unsigned)atoi(rounds) : 6000, ran = 0, natively = 0, errors = 0;
+	unsigned n = rounds ? (unsigned)atoi(rounds) : 20000, ran = 0, natively = 0, errors = 0;
 	struct buf b = {0};
 	for (unsigned i = 0; i < n; i++) {
 		struct complaints c = {0};

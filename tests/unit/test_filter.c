@@ -75,6 +75,7 @@ static void test_order(void **state)
 	steps_start(s, "filter", "{x: {gt: abc}}");
 	keeps("{\"x\":\"abcd\"}");
 	keeps("{\"x\":\"b\"}");
+	keeps("{\"x\":\"c\"}");
 	drops("{\"x\":\"abc\"}");
 	drops("{\"x\":\"ab\"}");
 	drops("{\"x\":5}");
