@@ -292,15 +292,37 @@ size_t record_size(const struct record *r)
 	return mp_map_head_size(r->n) + r->size;
 }
 
+static uint8_t *put(uint8_t *p, const uint8_t *from, const uint8_t *to)
+{
+	if (to > from)
+		memcpy(p, from, (size_t)(to - from));
+	return p + (to - from);
+}
+
+/* True when the field's bytes, with the head that would be written, start at @at. */
+static inline bool follows(const struct field *f, const uint8_t *at)
+{
+	return f->key == at + 1 && f->key_len < 32 && *at == (0xa0 | f->key_len) &&
+	       f->val == f->key + f->key_len;
+}
+
 size_t record_write(const struct record *r, uint8_t *p)
 {
+	const struct field *f = r->fields, *last = f + r->n;
 	uint8_t *start = p;
 	p = mp_write_map_head(p, r->n);
-	for (uint32_t i = 0; i < r->n; i++) {
-		const struct field *f = &r->fields[i];
-		p = mp_write_str(p, f->key, f->key_len);
-		memcpy(p, f->val, f->val_len);
-		p += f->val_len;
+	while (f < last) {
+		p = mp_write_str_head(p, f->key_len);
+		const uint8_t *from = f->key;
+		if (f->val != from + f->key_len) {
+			p = put(p, from, from + f->key_len);
+			from = f->val;
+		}
+		const uint8_t *end = f->val + f->val_len;
+		/* fields that lie one behind the other as they were are copied as one */
+		for (f++; f < last && follows(f, end); f++)
+			end = f->val + f->val_len;
+		p = put(p, from, end);
 	}
 	return (size_t)(p - start);
 }
@@ -462,13 +484,6 @@ static void field_value(struct record *r, struct field *f, const uint8_t *val, s
 	r->size = r->size - f->val_len + len;
 	f->val = val;
 	f->val_len = (uint32_t)len;
-}
-
-static uint8_t *put(uint8_t *p, const uint8_t *from, const uint8_t *to)
-{
-	if (to > from)
-		memcpy(p, from, (size_t)(to - from));
-	return p + (to - from);
 }
 
 /* Writes @val inside a map for each part of @path: "b.c" -> "b": {"c": val}, the outermost key
