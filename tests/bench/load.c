@@ -280,7 +280,7 @@ static int latency(const char *in, const char *out, uint64_t rate, uint64_t secs
 	}
 	ctx = zmq_ctx_new();
 	void *s = open_socket(ZMQ_PUSH, in, 0);
-	struct timespec settle = {.tv_nsec = 300000000};
+	struct timespec settle = {.tv_sec = 1};
 	nanosleep(&settle, NULL); /* both sides connected */
 	int64_t start = now();
 	for (uint64_t i = 0; i < count; i++) {
