@@ -115,6 +115,14 @@ static void wake_all(const struct master *m)
 
 static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg);
 
+static enum worker_order order_at_birth(const struct master *m, const struct child *c)
+{
+	bool producer = m->config->stages[c->stage].kind == STAGE_PRODUCER;
+	if (producer && (m->drained || m->state == MASTER_DRAINING))
+		return ORDER_DRAIN; /* one that crashed while it drained */
+	return c->paused ? ORDER_PAUSE : ORDER_RUN;
+}
+
 int children_spawn(struct master *m, uint32_t slot)
 {
 	struct child *c = &m->children[slot];
@@ -127,7 +135,7 @@ int children_spawn(struct master *m, uint32_t slot)
 	c->master = m;
 	c->commits_at_start = atomic_load(&s->committed.number);
 	c->killed_by_us = c->killed_for_stall = c->replace = false;
-	atomic_store(&s->order, c->paused ? ORDER_PAUSE : ORDER_RUN);
+	atomic_store(&s->order, order_at_birth(m, c));
 	atomic_store(&s->activity, ACTIVITY_STARTING);
 	const struct config_stage *stage = &m->config->stages[c->stage];
 	/* only a producer's end is remembered, and only that of this very configuration: the others find out
@@ -165,13 +173,15 @@ static bool crash_signal(int sig)
 	       sig == SIGSYS || sig == SIGXCPU || sig == SIGTRAP;
 }
 
-/* A producer has no chunk in hand when its codec dies, but it says which input it works on. */
+/* A producer has no chunk in hand when its codec dies, but it says which input it works on. The first to die could
+ * not say which (see stages/decode.c): that death is counted for whatever the second one names. */
 static void count_against_input(struct arena_worker *s, const struct intent_death *death)
 {
 	uint64_t hand = atomic_load_explicit(&s->hand_input, memory_order_relaxed);
 	if (!hand)
 		return;
-	s->poison_count = s->poison_input == hand ? s->poison_count + 1 : 1;
+	bool same = s->poison_input == hand || s->poison_input == STAGE_HAND_SOME;
+	s->poison_count = s->poison_count && same ? s->poison_count + 1 : 1;
 	s->poison_input = hand;
 	s->poison_signal = death->signal;
 }
@@ -355,6 +365,7 @@ int children_assign(struct master *m)
 					return -ENOSPC;
 				}
 			struct child *c = &m->children[slot];
+			c->master = m;
 			c->stage = i;
 			c->ordinal = k;
 			c->wanted = true;

@@ -164,6 +164,14 @@ static void do_scale(struct control *ctl, struct client *c, struct request *rq, 
 	changed(j, r, "scaled", rq->words[0], why);
 }
 
+static void do_reopen(struct control *ctl, struct client *c, struct request *rq, struct json *j)
+{
+	(void)c;
+	(void)rq;
+	master_reopen(ctl->m);
+	changed(j, 0, "reopened", NULL, NULL);
+}
+
 static void do_reload(struct control *ctl, struct client *c, struct request *rq, struct json *j)
 {
 	const char *why = NULL;
@@ -171,6 +179,7 @@ static void do_reload(struct control *ctl, struct client *c, struct request *rq,
 		refuse(j, "reload: expected reload, or reload --discard EDGE");
 		return;
 	}
+	master_reopen(ctl->m); /* as a hang-up signal does */
 	int r = master_reload(ctl->m, rq->n == 2 ? rq->words[1] : NULL, &why);
 	if (r != 0)
 		changed(j, r, "reloaded", NULL, why);
@@ -240,12 +249,11 @@ static void do_tap(struct control *ctl, struct client *c, struct request *rq, st
 
 static void (*const handlers[COMMAND_COUNT])(struct control *, struct client *, struct request *,
                                              struct json *) = {
-        [COMMAND_status] = do_status,   [COMMAND_stats] = do_stats,
-        [COMMAND_workers] = do_workers, [COMMAND_audit] = do_audit,
-        [COMMAND_tap] = do_tap,         [COMMAND_pause] = do_pause,
-        [COMMAND_resume] = do_resume,   [COMMAND_drain] = do_drain,
-        [COMMAND_reload] = do_reload,   [COMMAND_graph] = do_graph,
-        [COMMAND_restart] = do_restart, [COMMAND_scale] = do_scale,
+        [COMMAND_status] = do_status, [COMMAND_stats] = do_stats,   [COMMAND_workers] = do_workers,
+        [COMMAND_audit] = do_audit,   [COMMAND_tap] = do_tap,       [COMMAND_pause] = do_pause,
+        [COMMAND_resume] = do_resume, [COMMAND_drain] = do_drain,   [COMMAND_reload] = do_reload,
+        [COMMAND_graph] = do_graph,   [COMMAND_reopen] = do_reopen, [COMMAND_restart] = do_restart,
+        [COMMAND_scale] = do_scale,
 };
 
 void control_answer(struct control *ctl, struct client *c, struct request *rq)

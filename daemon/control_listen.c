@@ -54,34 +54,42 @@ static int make_parents(const char *path)
 	return 0;
 }
 
-/* Removes the socket of a dead daemon. 0: the path is free now. */
-static int clear_path(const struct sockaddr_un *sa)
+/* Whether a socket is at @sa and nobody listens there: 0, or the errno that says otherwise. */
+static int is_dead(const struct sockaddr_un *sa)
 {
 	struct stat st;
 	if (lstat(sa->sun_path, &st) < 0)
-		return errno == ENOENT ? 0 : err_errno();
-	if (!S_ISSOCK(st.st_mode)) {
+		return err_errno();
+	if (!S_ISSOCK(st.st_mode))
+		return -EEXIST;
+	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return err_errno();
+	if (connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) == 0)
+		return -EADDRINUSE;
+	return errno == ECONNREFUSED ? 0 : errno == ENOENT ? -ENOENT : -EADDRINUSE;
+}
+
+/* Removes the socket of a dead daemon. 0: the path is free now. */
+static int clear_path(const struct sockaddr_un *sa)
+{
+	int r = is_dead(sa);
+	if (r == -EEXIST)
 		log_error("control socket %s: something that is no socket is there: remove it, or "
 		          "set "
 		          "control.socket to another path",
 		          sa->sun_path);
-		return -EEXIST;
-	}
-	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return err_errno();
-	if (connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) == 0 || errno != ECONNREFUSED) {
-		log_error("control socket %s: another process listens there (%s): stop it, or set "
+	else if (r == -EADDRINUSE)
+		log_error("control socket %s: another process listens there: stop it, or set "
 		          "control.socket to another path",
-		          sa->sun_path, errno == EACCES ? "and may not be asked" : "it answers");
-		return -EADDRINUSE;
-	}
+		          sa->sun_path);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
 	return unlink(sa->sun_path) < 0 && errno != ENOENT ? err_errno() : 0;
 }
 
 static int bind_and_listen(struct control_listen *l, const struct sockaddr_un *sa, unsigned mode)
 {
-	struct stat st;
 	mode_t before = umask(0177);
 	int r = bind(l->fd, (const struct sockaddr *)sa, sizeof(*sa)) < 0 ? err_errno() : 0;
 	umask(before);
@@ -90,10 +98,7 @@ static int bind_and_listen(struct control_listen *l, const struct sockaddr_un *s
 		return r;
 	}
 	l->ours = true;
-	if (lstat(l->path, &st) == 0) {
-		l->dev = st.st_dev;
-		l->ino = st.st_ino;
-	}
+
 	if (chmod(l->path, mode & 0777) < 0 || listen(l->fd, 64) < 0) {
 		r = err_errno();
 		log_error("control socket %s: cannot listen: %s", l->path, strerror(-r));
@@ -133,11 +138,13 @@ int control_listen_open(struct control_listen *l, const char *path, unsigned mod
 
 void control_listen_close(struct control_listen *l)
 {
-	struct stat st;
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
 	if (l->fd >= 0)
 		close(l->fd);
 	l->fd = -1;
-	if (l->ours && lstat(l->path, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", l->path);
+	/* somebody may have put a socket of his own there: then there is an answer */
+	if (l->ours && is_dead(&sa) == 0)
 		unlink(l->path);
 	l->ours = false;
 }

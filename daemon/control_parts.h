@@ -46,8 +46,7 @@ struct client {
 struct control_listen {
 	int fd; /* -1: none */
 	char path[108];
-	dev_t dev; /* of the socket we made ... */
-	ino_t ino; /* ... so that nobody else's is removed */
+
 	bool ours; /* made by us, not handed over by systemd */
 };
 

@@ -55,6 +55,8 @@ void ctl_print_answer(struct ctl *ctl);
 
 /* Says "sluicectl: ..." on stderr. */
 void ctl_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* Says how @c is used. CTL_WRONG. */
+int ctl_used_wrongly(const struct command *c);
 /* Writes all of it to stdout. False: nobody reads it any more. */
 bool ctl_out(const struct buf *text);
 
@@ -73,6 +75,12 @@ int ctl_check(struct ctl *ctl, int argc, char **argv);
 int ctl_stages(struct ctl *ctl, int argc, char **argv);
 /* The graph of a configuration file, as the daemon would answer it, in ctl->answer. */
 int ctl_graph_of(struct ctl *ctl, const char *file);
+
+/* ---- ctl_dead.c ---- */
+
+int ctl_dead_list(struct ctl *ctl, int argc, char **argv);
+int ctl_dead_show(struct ctl *ctl, int argc, char **argv);
+int ctl_dead_purge(struct ctl *ctl, int argc, char **argv);
 
 /* ---- prometheus.c, top.c ---- */
 

@@ -101,11 +101,13 @@ static struct entry of_codec(const struct codec_ops *o)
 static unsigned for_each(const char *name, void (*each)(struct entry, void *), void *arg)
 {
 	unsigned n = 0;
-	for (size_t i = 0; stage_all[i]; i++)
-		if (!name || strcmp(stage_all[i]->name, name) == 0) {
-			each(of_stage(stage_all[i]), arg);
-			n++;
-		}
+	for (enum stage_kind k = STAGE_PRODUCER; k <= STAGE_CONSUMER; k++)
+		for (size_t i = 0; stage_all[i]; i++)
+			if (stage_all[i]->kind == k &&
+			    (!name || strcmp(stage_all[i]->name, name) == 0)) {
+				each(of_stage(stage_all[i]), arg);
+				n++;
+			}
 	for (size_t i = 0; codec_all[i]; i++)
 		if (!name || strcmp(codec_all[i]->name, name) == 0) {
 			each(of_codec(codec_all[i]), arg);

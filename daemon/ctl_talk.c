@@ -41,6 +41,12 @@ void ctl_say(const char *fmt, ...)
 	fprintf(stderr, "sluicectl: %.*s", (int)safe.len, safe.p ? (char *)safe.p : "\n");
 }
 
+int ctl_used_wrongly(const struct command *c)
+{
+	ctl_say("usage: sluicectl %s%s%s", c->name, *c->args ? " " : "", c->args);
+	return CTL_WRONG;
+}
+
 bool ctl_out(const struct buf *text)
 {
 	if (text->len == 0)

@@ -218,6 +218,57 @@ static int open_memfd_arena(struct master *m, const struct arena_geometry *g)
 	return r;
 }
 
+/* Whether an end of arena edge @e is @stage (an output of it counts as it). Dead letters link all with all: no link. */
+static bool at_edge(const struct arena *a, uint32_t e, const char *stage)
+{
+	const struct arena_edge *it = &a->h->edges[e];
+	size_t len = strnlen(stage, ARENA_NAME_MAX);
+	if (it->from[0] == '*')
+		return false;
+	return strncmp(it->to, stage, ARENA_NAME_MAX) == 0 ||
+	       (strncmp(it->from, stage, len) == 0 && (!it->from[len] || it->from[len] == '.'));
+}
+
+/* A stage of the configuration that @stage was linked with in the arena, over whatever lies between; NULL: none. */
+static const char *linked_with(const struct master *m, const char *stage)
+{
+	const struct arena *a = &m->arena;
+	uint64_t used = atomic_load(&a->h->edges_used), in = 0, before;
+	for (uint32_t e = 0; e < ARENA_EDGES_MAX; e++)
+		in |= (uint64_t)at_edge(a, e, stage) << e;
+	do {
+		before = in &= used;
+		for (uint32_t e = 0; e < ARENA_EDGES_MAX; e++)
+			for (uint32_t x = 0; (in >> e & 1) && x < ARENA_EDGES_MAX; x++)
+				in |= (uint64_t)at_edge(a, x, a->h->edges[e].to) << x;
+		in &= used;
+	} while (in != before);
+	for (unsigned i = 0; i < m->config->n_stages; i++)
+		for (uint32_t e = 0; e < ARENA_EDGES_MAX; e++)
+			if ((in >> e & 1) && at_edge(a, e, m->config->stages[i].name))
+				return m->config->stages[i].name;
+	return NULL;
+}
+
+static void name_heir(const struct master *m, const char *shared, char *heir)
+{
+	char stage[ARENA_NAME_MAX];
+	snprintf(stage, sizeof(stage), "%.*s", ARENA_NAME_MAX - 1, shared);
+	const char *name = stage[0] && !config_stage(m->config, stage) ? linked_with(m, stage) : NULL;
+	if (name)
+		snprintf(heir, ARENA_NAME_MAX, "%s", name);
+}
+
+/* Slots of stages that the configuration no longer has keep their figures and positions, for it may come back. Until
+ * then the books count them with the stages they were linked with. While the arena still knows its edges. */
+static void name_heirs(struct master *m)
+{
+	for (uint32_t w = 0; w < m->arena.workers; w++)
+		name_heir(m, arena_worker(&m->arena, w)->stage, arena_worker(&m->arena, w)->heir);
+	for (uint32_t i = 0; i < ARENA_BOOKS_MAX; i++)
+		name_heir(m, m->arena.h->books[i].stage, m->arena.h->books[i].heir);
+}
+
 /* What is in the arena must have a place in the configuration. */
 static int refuse_strays(struct master *m)
 {
@@ -319,6 +370,8 @@ int home_open(struct master *m)
 	r = m->config->arena_path ? open_file_arena(m, &g) : open_memfd_arena(m, &g);
 	if (r == 0)
 		r = home_assign_edges(m);
+	if (r == 0)
+		name_heirs(m);
 	return r == 0 ? refuse_strays(m) : r;
 }
 

@@ -200,8 +200,9 @@ static void go_back(struct master *m, const char *edge)
 			continue;
 		if (c->state == CHILD_STOPPED)
 			children_restart_later(m, w);
-		else if (c->state == CHILD_RUNNING)
-			c->replace = true; /* its order to stop may be under way */
+		else if (c->state == CHILD_RUNNING &&
+			 atomic_load(&arena_worker(&m->arena, w)->order) == ORDER_STOP)
+			c->replace = true; /* it is about to leave */
 	}
 	snprintf(text, sizeof(text), "edge %s still holds chunks after stop_timeout; `sluicectl reload --discard %s` "
 		 "drops them", edge, edge);
@@ -273,8 +274,8 @@ static int swap(struct master *m)
 	struct sample *samples = calloc((size_t)SAMPLES * r->next->n_stages, sizeof(*samples));
 	if (!samples)
 		return -ENOMEM;
+	release_children(m); /* before the edges: who starts after a crash here finds by them what was linked */
 	remove_old_edges(m);
-	release_children(m);
 	config_free(m->config);
 	m->config = r->next;
 	r->next = NULL;

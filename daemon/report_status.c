@@ -11,6 +11,7 @@
  */
 #include "daemon/report.h"
 
+#include <limits.h>
 #include <unistd.h>
 
 static const char *const state_names[] = {
@@ -264,6 +265,7 @@ static void write_stage(const struct master *m, unsigned stage, int64_t now, str
 
 void report_status(const struct master *m, struct json *j)
 {
+	char dead[PATH_MAX]; /* a relative path would mean nothing to who asks */
 	int64_t now = master_now();
 	json_open(j, NULL, '{');
 	json_text(j, "state", master_state_name(m->state));
@@ -277,7 +279,8 @@ void report_status(const struct master *m, struct json *j)
 	json_bool(j, "drained", m->drained);
 	json_uint(j, "reloads", m->reloads);
 	json_text(j, "reload_error", m->reload_error[0] ? m->reload_error : NULL);
-	json_text(j, "dead_letters", m->config->dead_path);
+	json_text(j, "dead_letters",
+	          realpath(m->config->dead_path, dead) ? dead : m->config->dead_path);
 	json_open(j, "stages", '[');
 	for (unsigned i = 0; i < m->config->n_stages; i++)
 		write_stage(m, i, now, j);

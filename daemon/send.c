@@ -3,12 +3,9 @@
  * producer. Without --ack by PUSH: done when the last byte is with the kernel. With --ack by the
  * acknowledged protocol: done when the daemon has said of every message that it is stored.
  *
- * The one hard idea is the end of PUSH. libzmq, closing a socket, hands the last messages to its
- * encoder and may close the connection before the kernel has taken them, when the peer is slow
- * (libzmq issue 4660). It encodes further messages only when the bytes of the former ones are
- * written. So a last message of empty parts, larger than what libzmq encodes at once, follows the
- * data: what can get lost is never data. Empty parts hold no records, and the daemon passes over
- * them.
+ * The one hard idea is the end of PUSH: whether the peer has what the socket took is not libzmq's
+ * to say. The connection is kept open past libzmq's own close until the kernel says that nothing is
+ * left in it (zmqsock_close_sent); when that does not come within --timeout, it is told.
  *
  * Progress is: PUSH: the socket took a message; --ack: a message was acknowledged. Without progress
  * for
@@ -43,12 +40,12 @@
 
 enum {
 	READ_BYTES = 1 << 20,
-	IDLE_MS = 100,        /* input that pauses this long is sent as it is */
-	TICK_MS = 200,        /* how often progress is looked at */
-	KEEP = 256,           /* --ack: messages kept at most */
-	PUSH_HWM = 64,        /* messages */
-	TRAILER_PARTS = 8192, /* of 2 bytes each on the wire: twice what libzmq encodes at once */
-	STALL_MS = 5000,      /* when to say that nothing moves */
+	IDLE_MS = 100, /* input that pauses this long is sent as it is */
+	TICK_MS = 200, /* how often progress is looked at */
+	KEEP = 256,    /* --ack: messages kept at most */
+	SEND_HWM = 64, /* messages */
+	ID_LEN = 256,
+	STALL_MS = 5000, /* when to say that nothing moves */
 };
 
 struct sent {
@@ -59,7 +56,8 @@ struct send {
 	struct send_args args;
 	struct split split;
 	struct send_progress progress;
-	void *ctx, *sock;
+	struct stage st; /* what zmqsock wants of one */
+	struct zmqsock sock;
 	struct zmqclient client;
 	struct sent kept[KEEP]; /* --ack: what message s held is at s % KEEP */
 	uint64_t counted;       /* --ack: messages up to here are in progress */
@@ -111,76 +109,39 @@ static int patience(struct send *s)
 	return 0;
 }
 
-static int set_text(void *sock, int option, const char *text)
-{
-	return zmq_setsockopt(sock, option, text, strlen(text)) ? err_errno() : 0;
-}
-
-static int set_int(void *sock, int option, int value)
-{
-	return zmq_setsockopt(sock, option, &value, sizeof(value)) ? err_errno() : 0;
-}
-
-static int set_keys(struct send *s)
-{
-	char secret[ZMQSOCK_KEY_LEN], public[ZMQSOCK_KEY_LEN], server[ZMQSOCK_KEY_LEN];
-	if (!s->args.server_key)
-		return 0;
-	int r = zmqsock_key(s->args.server_key, false, server);
-	if (r == 0)
-		r = zmqsock_key(s->args.secret, true, secret);
-	if (r == 0 && zmq_curve_public(public, secret))
-		r = err_errno();
-	if (r == 0)
-		r = set_text(s->sock, ZMQ_CURVE_SERVERKEY, server);
-	if (r == 0)
-		r = set_text(s->sock, ZMQ_CURVE_PUBLICKEY, public);
-	if (r == 0)
-		r = set_text(s->sock, ZMQ_CURVE_SECRETKEY, secret);
-	explicit_bzero(secret, sizeof(secret));
-	return r;
-}
-
 /* An id nobody else has, unless one was given. */
-static int set_id(struct send *s)
+static int make_id(const struct send *s, char id[ID_LEN])
 {
 	uint64_t random;
-	char id[40];
-	if (s->args.id)
-		return set_text(s->sock, ZMQ_ROUTING_ID, s->args.id);
+	if (s->args.id) {
+		snprintf(id, ID_LEN, "%s", s->args.id);
+		return 0;
+	}
 	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
 		return err_errno();
-	snprintf(id, sizeof(id), "send-%016" PRIx64, random);
-	return set_text(s->sock, ZMQ_ROUTING_ID, id);
+	snprintf(id, ID_LEN, "send-%016" PRIx64, random);
+	return 0;
 }
 
 static int open_socket(struct send *s)
 {
-	s->ctx = zmq_ctx_new();
-	s->sock = s->ctx ? zmq_socket(s->ctx, s->args.ack ? ZMQ_DEALER : ZMQ_PUSH) : NULL;
-	if (!s->sock)
-		return failed(s, "libzmq", zmq_strerror(errno));
-	int r = set_int(s->sock, ZMQ_LINGER, 0);
+	const char *to[] = {s->args.to};
+	struct zmqsock_config cfg = {
+	        .connect = {.v = to, .n = 1},
+	        .curve = {.server_key = s->args.server_key, .secret = s->args.secret},
+	        .hwm = SEND_HWM,
+	};
+	char id[ID_LEN];
+	s->st.max_record = READ_BYTES;
+	int r = make_id(s, id);
 	if (r == 0)
-		r = set_int(s->sock, ZMQ_IMMEDIATE, 1);
-	if (r == 0)
-		r = set_int(s->sock, ZMQ_IPV6, 1);
-	if (r == 0)
-		r = set_int(s->sock, ZMQ_SNDHWM, PUSH_HWM);
-	if (r == 0)
-		r = set_int(s->sock, ZMQ_SNDTIMEO, TICK_MS);
+		r = zmqsock_open(&s->sock, &s->st, &cfg, s->args.ack ? ZMQ_DEALER : ZMQ_PUSH,
+		                 s->args.ack ? id : NULL);
 	if (r == 0 && s->args.ack)
-		r = set_id(s);
-	if (r == 0 && s->args.ack)
-		r = zmqclient_init(&s->client, s->sock, KEEP, 1);
-	if (r < 0)
-		return failed(s, "libzmq", strerror(-r));
-	r = set_keys(s);
-	if (r < 0)
-		return failed(s, "keys", r == -EINVAL ? "no key in it" : strerror(-r));
-	if (zmq_connect(s->sock, s->args.to))
-		return failed(s, s->args.to, zmq_strerror(errno));
-	return 0;
+		r = zmqclient_init(&s->client, s->sock.sock, KEEP, 1);
+	if (r > 0)
+		return failed(s, s->args.to, s->st.why);
+	return r < 0 ? failed(s, s->args.to, strerror(-r)) : 0;
 }
 
 static int open_input(struct send *s)
@@ -235,9 +196,11 @@ static int give_ack(struct send *s, zmq_msg_t *m, const struct sent *what)
 
 static int give_push(struct send *s, zmq_msg_t *m, const struct sent *what)
 {
-	while (zmq_msg_send(m, s->sock, 0) < 0) {
+	while (zmq_msg_send(m, s->sock.sock, ZMQ_DONTWAIT) < 0) {
+		zmq_pollitem_t item = {.socket = s->sock.sock, .events = ZMQ_POLLOUT};
 		if (errno != EAGAIN && errno != EINTR)
 			return failed(s, s->args.to, zmq_strerror(errno));
+		zmq_poll(&item, 1, TICK_MS);
 		if (patience(s))
 			return 1;
 	}
@@ -318,38 +281,13 @@ static int finish_ack(struct send *s)
 	return r;
 }
 
-static int send_trailer(struct send *s)
-{
-	for (unsigned i = 0; i < TRAILER_PARTS; i++) {
-		int more = i + 1 < TRAILER_PARTS ? ZMQ_SNDMORE : 0;
-		while (zmq_send(s->sock, "", 0, more) < 0) {
-			if (errno != EAGAIN && errno != EINTR)
-				return failed(s, s->args.to, zmq_strerror(errno));
-			if (patience(s))
-				return 1;
-		}
-	}
-	return 0;
-}
-
 static int close_push(struct send *s)
 {
-	if (!s->progress.messages)
+	int64_t ms = s->args.timeout_ms ? s->args.timeout_ms : INT32_MAX;
+	send_progress_clear(&s->progress);
+	if (zmqsock_close_sent(&s->sock, ms))
 		return 0;
-	int r = send_trailer(s);
-	if (r)
-		return r;
-	int64_t began = now_ms(), linger = s->args.timeout_ms ? s->args.timeout_ms : -1;
-	set_int(s->sock, ZMQ_LINGER, (int)linger);
-	zmq_close(s->sock);
-	s->sock = NULL;
-	while (zmq_ctx_term(s->ctx) && errno == EINTR)
-		;
-	s->ctx = NULL;
-	if (linger >= 0 && now_ms() - began >= linger)
-		return failed(s, s->args.to,
-		              "the peer stopped taking messages: the last ones may be lost");
-	return 0;
+	return failed(s, s->args.to, "the peer stopped taking messages: the last ones may be lost");
 }
 
 static void print_json(const struct send *s, int status, double seconds)
@@ -372,12 +310,11 @@ static int report(struct send *s, int status)
 		fprintf(stderr, "send: %" PRIu64 " records left out: larger than --max-message\n",
 		        s->split.too_large);
 	if (s->split.broken)
-		fprintf(stderr,
-		        "send: no msgpack value where one should be: the rest is left out\n");
+		fprintf(stderr, "send: no msgpack value or csv head found: the rest is left out\n");
 	if (s->client.naks)
 		fprintf(stderr, "send: %" PRIu64 " records became dead letters: %s\n",
 		        s->client.nak_records, s->client.nak_why);
-	if (s->split.too_large || s->client.naks)
+	if (s->split.too_large || s->split.broken || s->client.naks)
 		status = 1;
 	if (s->args.json)
 		print_json(s, status, seconds);
@@ -393,10 +330,7 @@ static int report(struct send *s, int status)
 static void clean(struct send *s)
 {
 	zmqclient_deinit(&s->client);
-	if (s->sock)
-		zmq_close(s->sock);
-	while (s->ctx && zmq_ctx_term(s->ctx) && errno == EINTR)
-		;
+	zmqsock_close(&s->sock);
 	split_deinit(&s->split);
 	if (s->in >= 0)
 		close(s->in);

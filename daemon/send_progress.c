@@ -37,7 +37,7 @@ const char *send_progress_size(double bytes)
 	return out;
 }
 
-static void draw_bar(const struct send_progress *p, double share)
+static void draw_bar(double share)
 {
 	char bar[BAR_WIDTH + 1];
 	int full = (int)(share * BAR_WIDTH);
@@ -57,7 +57,7 @@ void send_progress_show(struct send_progress *p, int64_t now)
 	double share = p->total ? (double)p->bytes / (double)p->total : 0;
 	share = share > 1 ? 1 : share;
 	if (p->terminal && p->total)
-		draw_bar(p, share);
+		draw_bar(share);
 	else if (p->terminal)
 		fprintf(stderr, "\r\033[K");
 	fprintf(stderr, "%" PRIu64 " records, %s, %s/s", p->records,

@@ -19,7 +19,7 @@
 #include "daemon/config.h"
 #include "daemon/ctl.h"
 
-# include "daemon/send.h"
+#include "daemon/send.h"
 
 enum {
 	AUDIT_TRIES = 50, /* while the books move */
@@ -71,17 +71,17 @@ static int help_of(const struct command *c)
 	return CTL_FINE;
 }
 
-static int used_wrongly(const struct command *c)
-{
-	ctl_say("usage: sluicectl %s%s%s", c->name, *c->args ? " " : "", c->args);
-	return CTL_WRONG;
-}
-
 static int unknown(const char *word)
 {
 	const char *names[COMMAND_COUNT];
 	for (unsigned i = 0; i < COMMAND_COUNT; i++)
 		names[i] = command_all[i].name;
+	size_t len = strlen(word);
+	for (unsigned i = 0; i < COMMAND_COUNT; i++) /* the first half of one */
+		if (strncmp(names[i], word, len) == 0 && names[i][len] == ' ') {
+			ctl_say("%s what? see sluicectl help", word);
+			return CTL_WRONG;
+		}
 	const char *near = option_nearest(word, names, COMMAND_COUNT);
 	ctl_say("unknown command \"%s\"%s%s%s", word,
 	        near ? ": did you mean \"" : ": see sluicectl help", near ? near : "",
@@ -230,7 +230,7 @@ static int stats(struct ctl *ctl, const struct command *c, int argc, char **argv
 		if (strcmp(argv[i], "--samples") == 0)
 			n = 2;
 		else if (strcmp(argv[i], "--watch") != 0)
-			return used_wrongly(c);
+			return ctl_used_wrongly(c);
 		else if (i + 1 < argc && read_seconds(argv[i + 1], &seconds))
 			i++;
 		else
@@ -279,7 +279,7 @@ static int graph(struct ctl *ctl, const struct command *c, int argc, char **argv
 		if (strcmp(argv[i], "--dot") == 0 || strcmp(argv[i], "--mermaid") == 0)
 			drawing = argv[i] + 2;
 		else if (argv[i][0] == '-' || file)
-			return used_wrongly(c);
+			return ctl_used_wrongly(c);
 		else
 			file = argv[i];
 	}
@@ -318,7 +318,7 @@ static int top(struct ctl *ctl, const struct command *c, int argc, char **argv)
 {
 	double seconds = 1;
 	if (argc > 1 || (argc == 1 && !read_seconds(argv[0], &seconds)))
-		return used_wrongly(c);
+		return ctl_used_wrongly(c);
 	return ctl_connect(ctl, false) ? top_run(ctl, seconds) : CTL_WRONG;
 }
 
@@ -332,11 +332,11 @@ static int ask_daemon(struct ctl *ctl, const struct command *c, int argc, char *
 	size_t id = (size_t)(c - command_all);
 	for (int i = 0; i < argc && n < COMMAND_WORDS_MAX; i++) {
 		if (strpbrk(argv[i], " \t\r\n") || !*argv[i])
-			return used_wrongly(c);
+			return ctl_used_wrongly(c);
 		words[n++] = argv[i];
 	}
 	if (id != COMMAND_stats && ((unsigned)argc < c->min || (unsigned)argc > c->max))
-		return used_wrongly(c);
+		return ctl_used_wrongly(c);
 	if (!ctl_connect(ctl, false))
 		return CTL_WRONG;
 	switch (id) {
@@ -361,7 +361,7 @@ static int run(struct ctl *ctl, const struct command *c, int argc, char **argv)
 		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
 			return help_of(c);
 	if (c->where == COMMAND_AT_CLIENT && ((unsigned)argc < c->min || (unsigned)argc > c->max))
-		return used_wrongly(c);
+		return ctl_used_wrongly(c);
 	switch (c - command_all) {
 	case COMMAND_help:
 		return help(argc, argv);
@@ -371,6 +371,12 @@ static int run(struct ctl *ctl, const struct command *c, int argc, char **argv)
 		return ctl_check(ctl, argc, argv);
 	case COMMAND_stages:
 		return ctl_stages(ctl, argc, argv);
+	case COMMAND_dead_list:
+		return ctl_dead_list(ctl, argc, argv);
+	case COMMAND_dead_show:
+		return ctl_dead_show(ctl, argc, argv);
+	case COMMAND_dead_purge:
+		return ctl_dead_purge(ctl, argc, argv);
 	case COMMAND_graph:
 		return graph(ctl, c, argc, argv);
 	case COMMAND_top:

@@ -143,7 +143,9 @@ static int take_head(struct split *s)
 	if (s->kind != SPLIT_CSV || s->has_head)
 		return SPLIT_E_OK;
 	size_t end = record_end(s, s->off);
-	if (!end)
+	if (!end && !s->ended && s->in.len > s->max)
+		s->broken = s->ended = true;
+	if (!end || s->broken)
 		return s->ended ? SPLIT_E_END : SPLIT_E_MORE;
 	int r = buf_add(&s->head, s->in.p + s->off, end - s->off);
 	s->off = end;

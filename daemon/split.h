@@ -41,7 +41,8 @@ struct split {
 	uint64_t too_large;
 	bool skipping; /* inside a record that is too large */
 	bool quoted;   /* skipping: inside quotes (csv) */
-	bool broken; /* msgpack: no value ends within `max` bytes, so nothing behind can be found */
+	bool broken; /* no msgpack value, or csv head, ends within `max` bytes: the rest is given up
+	              */
 };
 
 struct split_piece {

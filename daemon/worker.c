@@ -81,6 +81,7 @@ _Noreturn void worker_leave(struct worker *w, int status)
 int worker_blameless(struct worker *w, int r)
 {
 	atomic_store_explicit(&w->me->hand_entry, ARENA_NO_RECORD, memory_order_relaxed);
+	atomic_store_explicit(&w->me->hand_input, STAGE_HAND_NONE, memory_order_relaxed);
 	return r;
 }
 
@@ -210,6 +211,12 @@ static void fill_stage(struct worker *w)
 	st->commit_id.number = atomic_load(&w->me->committed.number) + 1;
 	st->now = worker_realtime();
 	st->timeout = s->timeout;
+	atomic_store_explicit(&w->me->hand_input, STAGE_HAND_NONE, memory_order_relaxed);
+	st->hand = &w->me->hand_input;
+	st->poison_input = w->me->poison_input;
+	st->poison_count = w->me->poison_count;
+	st->poison_signal = w->me->poison_signal;
+	st->max_attempts = (uint32_t)s->max_attempts;
 }
 
 static int make_stage(struct worker *w)

@@ -53,7 +53,7 @@ bool intent_patch(struct intent *in, uint32_t off, const void *data, uint32_t le
 {
 	uint32_t need = 8 + len;
 	if (len > ARENA_PATCHES_MAX || off > ARENA_POSITION_MAX - len ||
-	    in->patch_bytes > ARENA_PATCHES_MAX - 8 - len)
+	    need > ARENA_PATCHES_MAX - in->patch_bytes)
 		return false;
 	uint8_t *p = in->patches + in->patch_bytes;
 	memcpy(p, &off, 4);
@@ -174,6 +174,7 @@ static void mark_poison(struct arena *a, uint32_t entry, const struct arena_work
 	FAULT(repair_skip);
 	f->skip_signal = death->signal;
 	f->skip_attempts = attempts;
+	f->skip_step = atomic_load_explicit(&me->hand_step, memory_order_relaxed);
 	f->skip_record = atomic_load_explicit(&me->hand_record, memory_order_relaxed);
 }
 

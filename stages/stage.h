@@ -56,6 +56,13 @@ enum stage_answer {
 	STAGE_E_AGAIN,       /* tick, flush: there is more; call again (the unit may be committed between) */
 };
 
+/* What *stage.hand holds. */
+enum {
+	STAGE_HAND_NONE = 0,
+	STAGE_HAND_SOME = 1, /* some input: nobody has died lately, so nobody took the time to identify it */
+	                     /* above: the identity of the input */
+};
+
 enum {
 	STAGE_FDS_MAX = 64,         /* descriptors a stage may wait for */
 	STAGE_WHY_MAX = 256,        /* bytes of a reason */
@@ -134,6 +141,13 @@ struct stage {
 	unsigned n_fds;
 	int64_t deadline;         /* CLOCK_MONOTONIC ns at which tick or produce wants to run; 0: none */
 	char why[STAGE_WHY_MAX];  /* reason of the last answer that has one */
+	/* Producer: the input it works on, should it die of it (stage_decode sets it). NULL: nobody asks. */
+	_Atomic uint64_t *hand;
+	uint64_t poison_input;    /* workers before this one died of this input ... */
+	uint32_t poison_count;    /* ... so many times in a row; 0: of none */
+	uint32_t poison_signal;   /* ... the last time of this signal; 0: it hung or said that it cannot go on */
+	uint32_t max_attempts;    /* and so many are enough */
+	bool poison_in_hand;      /* what is being rejected is that input */
 	uint64_t refused;         /* counted refusals that cost no record: bad clients, too large messages */
 };
 
@@ -188,7 +202,7 @@ struct stage_ops {
 	 * Also called now and then while idle. Optional. */
 	int (*stored)(struct stage *st);
 	/* Producers: take nothing new from outside; what was taken in already (a socket's queue) is still to be
-	 * produced, until produce() answers IDLE. Optional. */
+	 * produced, until produce() answers IDLE. An answer that is not 0: there is nothing, leave now. Optional. */
 	int (*drain)(struct stage *st);
 	/* Reopen files (SIGHUP, logrotate). Between units only. Optional. */
 	int (*reopen)(struct stage *st);

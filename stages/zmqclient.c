@@ -221,6 +221,7 @@ static int on_answer(struct zmqclient *c, const struct zmqproto_frame *f, size_t
 		return refused(c, "the peer does not speak the protocol: ", &text);
 	}
 	c->heard = true;
+	c->answers++;
 	c->heard_at = monotonic();
 	c->silence = SECOND;
 	if (m.kind == ZMQPROTO_READY)
@@ -265,14 +266,15 @@ static int read_all(struct zmqclient *c)
 
 int zmqclient_work(struct zmqclient *c, int timeout_ms)
 {
+	uint64_t before = c->answers;
 	int r = transmit(c);
 	if (r == 0)
 		r = read_all(c);
-	if (r || timeout_ms == 0)
+	if (r || timeout_ms == 0 || c->answers != before)
 		return r ? r : transmit(c);
 	bool wants_out = may_send(c) || (!c->ready && !c->hello_at);
 	zmq_pollitem_t item = {.socket = c->sock,
-	                       .events = (short)(ZMQ_POLLIN | (wants_out ? ZMQ_POLLOUT : 0))};
+			       .events = (short)(ZMQ_POLLIN | (wants_out ? ZMQ_POLLOUT : 0))};
 	if (zmq_poll(&item, 1, timeout_ms) < 0)
 		return err_errno();
 	r = read_all(c);

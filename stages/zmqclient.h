@@ -37,6 +37,7 @@ struct zmqclient {
 	bool heard;                          /* anything, ever */
 	int64_t heard_at, hello_at, silence; /* CLOCK_MONOTONIC, ns */
 	unsigned behind;                     /* READYs in a row below what was acknowledged */
+	uint64_t answers; /* received */
 	uint64_t naks, nak_records, resent;
 	char nak_why[ZMQPROTO_REASON_MAX]; /* of the first one */
 	char why[ZMQPROTO_REASON_MAX + 64];
@@ -53,7 +54,7 @@ bool zmqclient_room(const struct zmqclient *c);
  * acknowledgements cover already is dropped. */
 uint64_t zmqclient_submit(struct zmqclient *c, zmq_msg_t *m);
 
-/* Sends what may be sent and reads what has come, waiting at most @timeout_ms for something to do.
+/* Sends what may be sent and reads what has come; when nothing has, waits for it at most @timeout_ms.
  * 0, ZMQCLIENT_E_REFUSED, -errno (-EINTR: a signal came). */
 int zmqclient_work(struct zmqclient *c, int timeout_ms);
 

@@ -13,10 +13,13 @@
 #include "stages/zmqsock.h"
 
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #define MONITOR_ENDPOINT "inproc://monitor"
 
@@ -104,29 +107,29 @@ static int set_curve_client(struct zmqsock *s, const struct zmqsock_curve *curve
 	return r;
 }
 
-/* The side doors of a listening socket: before bind, or the first client would slip by. */
-static int open_doors(struct zmqsock *s, const struct zmqsock_config *cfg)
+static int open_monitor(struct zmqsock *s)
 {
-	int r = zmqsock_auth_open(&s->auth, s->ctx, cfg->curve.clients);
-	if (r < 0)
-		return r;
-	r = set_text(s->sock, ZMQ_ZAP_DOMAIN, "sluice");
-	if (r < 0)
-		return r;
-	int events = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED |
-	             ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
-	             ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
+	int events = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_CONNECTED | ZMQ_EVENT_DISCONNECTED |
+	             ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+	             ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
 	if (zmq_socket_monitor(s->sock, MONITOR_ENDPOINT, events))
 		return err_errno();
 	s->monitor = zmq_socket(s->ctx, ZMQ_PAIR);
 	if (!s->monitor)
 		return err_errno();
-	r = set_int(s->monitor, ZMQ_LINGER, 0);
+	int r = set_int(s->monitor, ZMQ_LINGER, 0);
 	if (r == 0)
 		r = set_int(s->monitor, ZMQ_RCVHWM, 0);
 	if (r == 0 && zmq_connect(s->monitor, MONITOR_ENDPOINT))
 		r = err_errno();
 	return r;
+}
+
+/* Before bind, or the first client would slip by. */
+static int open_auth(struct zmqsock *s, const struct zmqsock_config *cfg)
+{
+	int r = zmqsock_auth_open(&s->auth, s->ctx, cfg->curve.clients);
+	return r < 0 ? r : set_text(s->sock, ZMQ_ZAP_DOMAIN, "sluice");
 }
 
 static const char *ipc_path(const char *endpoint)
@@ -160,6 +163,12 @@ static int attach(struct zmqsock *s, const struct zmqsock_config *cfg)
 	return r;
 }
 
+void zmqsock_unlisten(struct zmqsock *s, const struct zmqsock_config *cfg)
+{
+	for (size_t i = 0; i < cfg->listen.n; i++)
+		zmq_unbind(s->sock, cfg->listen.v[i]); /* a wildcard stays: nobody can know its name */
+}
+
 int zmqsock_open(struct zmqsock *s, struct stage *st, const struct zmqsock_config *cfg, int type,
                  const char *id)
 {
@@ -176,7 +185,9 @@ int zmqsock_open(struct zmqsock *s, struct stage *st, const struct zmqsock_confi
 	else if (r == 0 && cfg->curve.server_key)
 		r = set_curve_client(s, &cfg->curve);
 	if (r == 0 && cfg->listen.n)
-		r = open_doors(s, cfg);
+		r = open_auth(s, cfg);
+	if (r == 0 && (cfg->listen.n || type == ZMQ_PUSH))
+		r = open_monitor(s);
 	if (r == 0 && type == ZMQ_ROUTER)
 		r = set_int(s->sock, ZMQ_ROUTER_HANDOVER, 1);
 	return r ? r : attach(s, cfg);
@@ -187,22 +198,6 @@ static void peer_drop(struct zmqsock *s, size_t i)
 	if (s->peers[i].dup >= 0)
 		close(s->peers[i].dup);
 	memmove(&s->peers[i], &s->peers[i + 1], (--s->n_peers - i) * sizeof(*s->peers));
-}
-
-void zmqsock_close(struct zmqsock *s)
-{
-	if (s->monitor)
-		zmq_close(s->monitor);
-	if (s->sock)
-		zmq_close(s->sock);
-	s->auth = zmqsock_auth_close(s->auth);
-	if (s->ctx)
-		while (zmq_ctx_term(s->ctx) && errno == EINTR)
-			;
-	while (s->n_peers)
-		peer_drop(s, s->n_peers - 1);
-	free(s->peers);
-	*s = (struct zmqsock){0};
 }
 
 static int peer_add(struct zmqsock *s, int fd)
@@ -266,6 +261,7 @@ static int monitor_event(struct zmqsock *s, uint16_t event, uint32_t value)
 	int r = 0;
 	switch (event) {
 	case ZMQ_EVENT_ACCEPTED:
+	case ZMQ_EVENT_CONNECTED:
 		r = peer_add(s, (int)value);
 		break;
 	case ZMQ_EVENT_DISCONNECTED:
@@ -326,12 +322,74 @@ int zmqsock_service(struct zmqsock *s)
 		return r;
 	/* the one that asks has been accepted, and so counts already */
 	bool full = s->max_clients && s->n_peers > (size_t)s->max_clients;
-	r = zmqsock_auth_serve(s->auth, full);
+	r = s->auth ? zmqsock_auth_serve(s->auth, full) : 0;
 	if (r > 0 && full) {
 		s->denied += (unsigned)r;
 		break_waiting(s);
 	}
 	return r < 0 ? r : 0;
+}
+
+static void shut(struct zmqsock *s)
+{
+	if (s->monitor)
+		zmq_close(s->monitor);
+	if (s->sock)
+		zmq_close(s->sock);
+	s->auth = zmqsock_auth_close(s->auth);
+	while (s->ctx && zmq_ctx_term(s->ctx) && errno == EINTR)
+		;
+	s->monitor = s->sock = s->ctx = NULL;
+}
+
+void zmqsock_close(struct zmqsock *s)
+{
+	shut(s);
+	while (s->n_peers)
+		peer_drop(s, s->n_peers - 1);
+	free(s->peers);
+	*s = (struct zmqsock){0};
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* Until the peer has read (ipc) or its kernel has confirmed (tcp) what was written. Nothing tells
+ * of it but asking. */
+static bool wait_taken(int fd, int64_t until)
+{
+	int left = 0;
+	if (fd < 0)
+		return true;
+	while (ioctl(fd, SIOCOUTQ, &left) == 0 && left > 0) {
+		struct pollfd gone = {.fd = fd};
+		if (now_ms() >= until || poll(&gone, 1, 2) > 0)
+			return false;
+	}
+	/* a heartbeat left unread would make close() reset the connection */
+	char junk[256];
+	while (recv(fd, junk, sizeof(junk), MSG_DONTWAIT) > 0)
+		;
+	return true;
+}
+
+bool zmqsock_close_sent(struct zmqsock *s, int64_t ms)
+{
+	int64_t until = now_ms() + ms;
+	bool taken = true;
+	if (s->sock && s->monitor && drain_monitor(s) == 0) {
+		set_int(s->sock, ZMQ_LINGER, zmq_room(ms));
+		shut(s);
+		taken = now_ms() < until;
+		for (size_t i = 0; i < s->n_peers; i++)
+			taken = wait_taken(s->peers[i].dup, until) && taken;
+	}
+	zmqsock_close(s);
+	return taken;
 }
 
 static int fd_of(void *sock)
@@ -349,7 +407,9 @@ void zmqsock_wait(const struct zmqsock *s)
 	if (!s->monitor)
 		return;
 	st->fds[st->n_fds++] = (struct pollfd){.fd = fd_of(s->monitor), .events = POLLIN};
-	st->fds[st->n_fds++] = (struct pollfd){.fd = zmqsock_auth_fd(s->auth), .events = POLLIN};
+	if (s->auth)
+		st->fds[st->n_fds++] =
+		        (struct pollfd){.fd = zmqsock_auth_fd(s->auth), .events = POLLIN};
 }
 
 bool zmqsock_readable(const struct zmqsock *s)

@@ -86,7 +86,7 @@ struct zmqsock_peer {
 struct zmqsock {
 	void *ctx;
 	void *sock;
-	void *monitor;             /* listening sockets only */
+	void *monitor;             /* listening and PUSH sockets only */
 	struct zmqsock_auth *auth; /* listening sockets only */
 	struct zmqsock_peer *peers;
 	size_t n_peers, cap_peers;
@@ -96,6 +96,8 @@ struct zmqsock {
 	struct stage *st; /* whose refused is counted up */
 };
 
+/* Stops listening; connections that are there stay. */
+void zmqsock_unlisten(struct zmqsock *s, const struct zmqsock_config *cfg);
 /* Opens a socket of @type (ZMQ_PULL, ...), binds or connects. @id: routing id for a DEALER, NULL:
  * none.
  * @linger: ms that close may take to send what is queued. 0; STAGE_E_UNREACHABLE with st->why
@@ -103,6 +105,12 @@ struct zmqsock {
 int zmqsock_open(struct zmqsock *s, struct stage *st, const struct zmqsock_config *cfg, int type,
                  const char *id);
 void zmqsock_close(struct zmqsock *s);
+
+/* The same for a PUSH socket that may have messages left: waits at most @ms until the peers have
+ * taken them. False: some are not known to be taken. On ipc a libzmq that receives loses what it
+ * has not read when the connection ends (libzmq issue 4660); so the connections are held open by
+ * our duplicates until their kernel queues are empty. */
+bool zmqsock_close_sent(struct zmqsock *s, int64_t ms);
 
 /* Answers authentication requests and counts refused clients, until there is nothing left. 0 or
  * -errno. */

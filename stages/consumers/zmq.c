@@ -122,15 +122,10 @@ static void check(void *config, const struct node *node, struct complaints *c)
 		complain(c, workers, "several workers cannot listen on one address");
 }
 
-static int set_int(void *sock, int option, int value)
-{
-	return zmq_setsockopt(sock, option, &value, sizeof(value)) ? err_errno() : 0;
-}
-
-static int close_ms(const struct stage *st)
+static int64_t close_ms(const struct stage *st)
 {
 	int64_t ms = st->timeout / 1000000;
-	return ms > CLOSE_MAX_MS ? CLOSE_MAX_MS : (int)ms;
+	return ms > CLOSE_MAX_MS ? CLOSE_MAX_MS : ms;
 }
 
 /* The dealer's id needs the arena's epoch, so the socket opens with the first unit. */
@@ -149,8 +144,6 @@ static int socket_open(struct stage *st)
 	int r = zmqsock_open(&z->sock, st, &cfg->sock, types[cfg->socket], dealer ? id : NULL);
 	if (r == 0 && dealer)
 		r = dealer_open(&z->dealer, st, z->sock.sock);
-	if (r == 0 && cfg->socket == SOCKET_PUSH)
-		r = set_int(z->sock.sock, ZMQ_LINGER, close_ms(st));
 	z->opened = r == 0;
 	return r;
 }
@@ -163,9 +156,13 @@ static int consumer_open(struct stage *st)
 
 static void consumer_close(struct stage *st)
 {
+	const struct zmq_config *cfg = st->config;
 	struct zmq_state *z = st->state;
 	z->dealer = dealer_close(z->dealer);
-	zmqsock_close(&z->sock);
+	if (cfg->socket != SOCKET_PUSH)
+		zmqsock_close(&z->sock);
+	else if (!zmqsock_close_sent(&z->sock, close_ms(st)))
+		log_warning("the peer did not take all messages: the last ones may be lost");
 	buf_deinit(&z->message);
 	*z = (struct zmq_state){0};
 }

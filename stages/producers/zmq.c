@@ -308,6 +308,17 @@ static int stored(struct stage *st)
 	return r;
 }
 
+/* New clients find nobody; what is in the socket is still taken. A router need not: its clients send again what was
+ * not acknowledged. */
+static int producer_drain(struct stage *st)
+{
+	struct zmq_state *z = st->state;
+	if (z->router)
+		return STAGE_E_END;
+	zmqsock_unlisten(&z->sock, &((const struct zmq_config *)st->config)->sock);
+	return STAGE_OK;
+}
+
 static int producer_reopen(struct stage *st)
 {
 	zmqsock_reload(&((struct zmq_state *)st->state)->sock);
@@ -332,5 +343,6 @@ const struct stage_ops producer_zmq = {
         .close = producer_close,
         .produce = produce,
         .stored = stored,
+        .drain = producer_drain,
         .reopen = producer_reopen,
 };

@@ -66,20 +66,20 @@ struct scenario {
 
 static const struct scenario scenarios[] = {
 	{"line", {{'p', 0, {0}, 1, 0, 1, false, false}, {'t', 1, {1}, 1, 0, 0, false, false},
-		  {'c', 2, {0}, 0, 0, 0, false, false}}, 2, 2, 1, true},
+		  {'c', 2, {0}, 0, 0, 0, false, false}}, 2, 2, 1, true, 0},
 	{"quota of one", {{'p', 0, {0}, 1, 0, 1, false, false}, {'t', 1, {1}, 1, 0, 0, false, false},
-		  {'c', 2, {0}, 0, 0, 0, false, false}}, 2, 1, 1, true},
+		  {'c', 2, {0}, 0, 0, 0, false, false}}, 2, 1, 1, true, 0},
 	{"two workers", {{'p', 0, {0}, 1, 0, 1, false, false}, {'t', 1, {1}, 1, 0, 0, false, false},
-		  {'t', 1, {1}, 1, 0, 0, false, true}, {'c', 2, {0}, 0, 0, 0, false, false}}, 2, 2, 1, false},
+		  {'t', 1, {1}, 1, 0, 0, false, true}, {'c', 2, {0}, 0, 0, 0, false, false}}, 2, 2, 1, false, 0},
 	{"only the reserve", {{'p', 0, {0}, 1, 0, 1, false, false}, {'t', 1, {1}, 1, 0, 0, false, false},
 		  {'t', 1, {1}, 1, 0, 0, false, false}, {'c', 2, {0}, 0, 0, 0, false, false}}, 2, 9, 1, false, 2},
 	{"transaction", {{'p', 0, {0}, 1, 0, 2, false, false}, {'s', 1, {0}, 0, 0, 0, false, false}},
-		  1, 2, 1, true},
+		  1, 2, 1, true, 0},
 	{"fan-out, in parts", {{'p', 0, {0}, 1, 0, 2, false, false},
 		  {'t', 1, {1, 2}, 2, 1, 0, false, false},
-		  {'c', 2, {0}, 0, 0, 0, false, false}, {'s', 4, {0}, 0, 1, 0, false, false}}, 3, 1, 2, true},
+		  {'c', 2, {0}, 0, 0, 0, false, false}, {'s', 4, {0}, 0, 1, 0, false, false}}, 3, 1, 2, true, 0},
 	{"filter to nothing", {{'p', 0, {0}, 1, 0, 1, false, false}, {'t', 1, {1}, 1, 0, 0, true, false},
-		  {'c', 2, {0}, 0, 0, 0, false, false}}, 2, 2, 1, true},
+		  {'c', 2, {0}, 0, 0, 0, false, false}}, 2, 2, 1, true, 0},
 };
 
 /* ---- the world of one run ---- */
@@ -160,9 +160,17 @@ static void switch_to_main(void)
 	swapcontext(&x.co[x.running].ctx, &x.main);
 }
 
+/* The master alone, killed at its nth passage (test_retire). */
+static struct {
+	jmp_buf out;
+	unsigned left; /* passages until then; 0: not killed */
+} lone;
+
 void fault_hit(enum fault_point at)
 {
 	(void)at;
+	if (lone.left && --lone.left == 0)
+		longjmp(lone.out, 1);
 	if (!x.exploring)
 		return;
 	check_balance();
@@ -661,9 +669,68 @@ static void test_switch_and_death(void **state)
 		explore_scenario(&scenarios[i], 1, 1);
 }
 
+static uint64_t figure(enum book which)
+{
+	uint64_t n = 0;
+	for (unsigned w = 0; w < WORKERS_MAX; w++)
+		n += arena_worker(&x.arena, w)->committed.book[which];
+	for (unsigned i = 0; i < ARENA_BOOKS_MAX; i++)
+		n += x.arena.h->books[i].book[which];
+	return n;
+}
+
+/* A slot is retired and a chunk discarded; the master dies at its nth step, the next one goes on. */
+static bool retire_dying_at(unsigned n)
+{
+	uint32_t slot;
+	struct arena_handle h;
+	volatile bool died = false;
+	assert_int_equal(arena_worker_assign(&x.arena, "gone", 0, &slot), 0);
+	arena_worker(&x.arena, slot)->committed.book[BOOK_received] = 7;
+	assert_int_equal(arena_acquire(&x.arena, slot, 0, &h), 0);
+	seal(h, 3);
+	struct intent *in = intent_begin(&x.arena, slot);
+	intent_output(in, h);
+	intent_commit(&x.arena, slot);
+	lone.left = n;
+	if (setjmp(lone.out) == 0) {
+		arena_discard(&x.arena, h.entry, "reader");
+		arena_worker_retire(&x.arena, slot, "heir");
+	} else {
+		died = true;
+		lone.left = 0;
+		arena_retire_finish(&x.arena);
+		if (arena_word(&x.arena, h.entry).state == WORD_QUEUED)
+			arena_discard(&x.arena, h.entry, "reader");
+		if (arena_worker(&x.arena, slot)->stage[0])
+			arena_worker_retire(&x.arena, slot, "heir");
+	}
+	lone.left = 0;
+	assert_int_equal(figure(BOOK_received), 7);
+	assert_int_equal(figure(BOOK_dropped), 3);
+	assert_int_equal(arena_word(&x.arena, h.entry).state, WORD_FREE);
+	assert_int_equal(arena_worker(&x.arena, slot)->stage[0], 0);
+	return died;
+}
+
+static void test_retire(void **state)
+{
+	(void)state;
+	unsigned n = 1;
+	bool died = true;
+	for (; died; n++) {
+		prepare(&scenarios[0]);
+		died = retire_dying_at(n);
+		munmap(x.memory, x.size);
+		free(x.clean);
+	}
+	assert_true(n > 6);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_retire),
 		cmocka_unit_test(test_all_interleavings),
 		cmocka_unit_test(test_two_deaths),
 		cmocka_unit_test(test_switch_and_death),
