@@ -46,6 +46,8 @@ $(BUILD)/tests/%: tests/unit/%.c $(LIB) | deps
 unit: $(UNIT) ## build and run the unit tests
 	@set -e; for t in $(UNIT); do echo "== $$t"; $$t; done
 
+include tests/bench/bench.mk
+
 deps: ## install what is missing, from Debian
 	@:
 

@@ -38,11 +38,11 @@ static void one(uint64_t id)
 	uint64_t ms = id * 3 + next() % 3;
 	printf("{\"id\":%" PRIu64 ",\"ts\":\"2026-03-%02uT%02u:%02u:%02u.%03uZ\",\"level\":\"%s\","
 	       "\"service\":\"%s\",\"msg\":\"request %" PRIx64 " handled by worker %u%s\","
-	       "\"latency_ms\":%u.%02u,\"user\":{\"id\":%u,\"country\":\"%s\"}}\n",
+	       "\"latency_ms\":%u.%u%u,\"user\":{\"id\":%u,\"country\":\"%s\"}}\n",
 	       id, (unsigned)(1 + ms / 86400000 % 28), (unsigned)(ms / 3600000 % 24),
 	       (unsigned)(ms / 60000 % 60), (unsigned)(ms / 1000 % 60), (unsigned)(ms % 1000),
 	       pick(levels, 4), pick(services, 5), next(), (unsigned)(next() % 64), pick(ends, 16),
-	       (unsigned)(next() % 900), (unsigned)(next() % 90 + 10), (unsigned)(next() % 1000000),
+	       (unsigned)(next() % 900), (unsigned)(next() % 10), (unsigned)(next() % 9 + 1), (unsigned)(next() % 1000000),
 	       pick(countries, 6));
 }
 

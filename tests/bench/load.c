@@ -6,6 +6,9 @@
  *     load pack ENDPOINT COUNT BYTES        msgpack records of about 100 bytes in messages of up to BYTES
  *     load acked ENDPOINT COUNT PER         msgpack records, PER a message, acknowledged (HELLO/SEND/ACK)
  *     load latency IN OUT RATE SECONDS      NDJSON records at a steady pace; out come p50 and p99 in us
+ *     load tcp PORT FILE                    FILE down one TCP connection
+ *     load drain ENDPOINT MBPS BYTES        takes messages at MBPS until BYTES have come
+ *     load relay IN OUT                     PULL to PUSH and nothing else, for comparison
  *     load raw COUNT BYTES                  libzmq alone: messages a second, one sender, one receiver, tcp
  *     load copy MIB                         memcpy, in MB a second, through 256 KiB buffers in the cache and beside it
  *
@@ -18,7 +21,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <arpa/inet.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <fcntl.h>
@@ -115,6 +120,57 @@ static int push(const char *endpoint, const char *path, size_t bytes)
 	}
 	close_all(s);
 	printf("messages=%" PRIu64 " seconds=%.4f\n", n, seconds(start));
+	return 0;
+}
+
+static int tcp(unsigned port, const char *path)
+{
+	static char buf[256 << 10];
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+	int fd = open(path, O_RDONLY | O_CLOEXEC), s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	ssize_t n;
+	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (fd < 0 || s < 0 || connect(s, (struct sockaddr *)&to, sizeof(to)) < 0)
+		die(path);
+	int64_t start = now();
+	while ((n = read(fd, buf, sizeof(buf))) > 0)
+		for (ssize_t at = 0, m; at < n; at += m)
+			if ((m = write(s, buf + at, (size_t)(n - at))) < 0)
+				die("write");
+	close(s);
+	printf("seconds=%.4f\n", seconds(start));
+	return 0;
+}
+
+static int drain(const char *endpoint, double mbps, uint64_t bytes)
+{
+	void *s = open_socket(ZMQ_PULL, endpoint, 10);
+	uint64_t got = 0;
+	int wait = END_WAIT_MS;
+	int64_t start = now();
+	zmq_msg_t msg;
+	zmq_msg_init(&msg);
+	zmq_setsockopt(s, ZMQ_RCVTIMEO, &wait, sizeof(wait));
+	while (got < bytes && zmq_msg_recv(&msg, s, 0) >= 0) {
+		got += zmq_msg_size(&msg);
+		int64_t due = start + (int64_t)((double)got / mbps * 1e3);
+		struct timespec at = {due / 1000000000, due % 1000000000};
+		if (due > now() + 1000000)
+			clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
+	}
+	printf("bytes=%" PRIu64 " seconds=%.4f\n", got, seconds(start));
+	return 0;
+}
+
+static int relay(const char *in, const char *out)
+{
+	void *a = zmq_socket(ctx, ZMQ_PULL), *b = zmq_socket(ctx, ZMQ_PUSH);
+	zmq_msg_t msg;
+	if (zmq_bind(a, in) < 0 || zmq_bind(b, out) < 0)
+		die("bind");
+	zmq_msg_init(&msg);
+	while (zmq_msg_recv(&msg, a, 0) >= 0)
+		zmq_msg_send(&msg, b, 0);
 	return 0;
 }
 
@@ -381,6 +437,12 @@ int main(int argc, char **argv)
 	ctx = zmq_ctx_new();
 	if (strcmp(what, "push") == 0 && argc == 5)
 		return push(argv[2], argv[3], number(argv, 4));
+	if (strcmp(what, "tcp") == 0 && argc == 4)
+		return tcp((unsigned)number(argv, 2), argv[3]);
+	if (strcmp(what, "drain") == 0 && argc == 5)
+		return drain(argv[2], strtod(argv[3], NULL), number(argv, 4));
+	if (strcmp(what, "relay") == 0 && argc == 4)
+		return relay(argv[2], argv[3]);
 	if (strcmp(what, "pack") == 0 && argc == 5)
 		return pack(argv[2], number(argv, 3), number(argv, 4));
 	if (strcmp(what, "acked") == 0 && argc == 5)
