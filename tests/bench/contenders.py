@@ -55,7 +55,7 @@ def batch(argv, stdin=False, stdout=False, env=None):
         begin = time.monotonic()
         p = Process(args, stdin=i, stdout=o, env=env)
         cpu = p.watch() if memory else p.wait()
-        return Run(time.monotonic() - begin, cpu, p.peak, output)
+        return Run(time.monotonic() - begin, cpu, p.peak, output if os.path.exists(output) else None)
     return start
 
 

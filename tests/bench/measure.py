@@ -50,7 +50,7 @@ class Process:
         if self.pid == 0:
             os.close(r)
             os.set_inheritable(w, False)
-            p = subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=log or subprocess.DEVNULL,
+            p = subprocess.Popen(argv, stdin=stdin, stdout=stdout or subprocess.DEVNULL, stderr=log or subprocess.DEVNULL,
                                  env={**os.environ, **(env or {})})
             signal.signal(signal.SIGTERM, lambda *_: p.terminate())
             p.wait()

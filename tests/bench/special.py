@@ -120,7 +120,7 @@ def workers(where, n, count, slow):
     script = os.path.join(where, "sleeper.py")
     with open(script, "w") as f:
         f.write(SLEEPER)
-    path = config(where, "size: 16MiB", f"type: generate, count: {count}, batch: {{records: 10}}",
+    path = config(where, "size: 16MiB", f"type: generate, count: {count}, batch: {{records: 2}}",
                   f"workers: {n}, steps: [exec: {{command: [{PY}, {script}, {where}/taken, \"{slow}\"]}}]",
                   'type: "null"')
     begin = time.monotonic()
