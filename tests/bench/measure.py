@@ -40,6 +40,20 @@ def pss(pid):
     return total
 
 
+def tell(to, argv, how):
+    """Runs @argv and writes what it and its descendants took."""
+    p = None
+    signal.signal(signal.SIGTERM, lambda *_: p and p.terminate())
+    try:
+        p = subprocess.Popen(argv, **how)
+        status = p.wait()
+    except OSError as e:
+        print(f"    {argv[0]}: {e}", file=sys.stderr)
+        status = 127
+    u = resource.getrusage(resource.RUSAGE_CHILDREN)
+    os.write(to, f"{u.ru_utime + u.ru_stime} {status}".encode())
+
+
 class Process:
     """A command whose CPU time, with that of all its descendants, is known after wait()."""
 
@@ -49,14 +63,11 @@ class Process:
         self.pid = os.fork()
         if self.pid == 0:
             os.close(r)
-            os.set_inheritable(w, False)
-            p = subprocess.Popen(argv, stdin=stdin, stdout=stdout or subprocess.DEVNULL, stderr=log or subprocess.DEVNULL,
-                                 env={**os.environ, **(env or {})})
-            signal.signal(signal.SIGTERM, lambda *_: p.terminate())
-            p.wait()
-            u = resource.getrusage(resource.RUSAGE_CHILDREN)
-            os.write(w, f"{u.ru_utime + u.ru_stime} {p.returncode}".encode())
-            os._exit(0)
+            try:
+                tell(w, argv, dict(stdin=stdin, stdout=stdout or subprocess.DEVNULL, stderr=log or subprocess.DEVNULL,
+                                   env={**os.environ, **(env or {})}))
+            finally:
+                os._exit(0)  # whatever happens: this is a copy of the bench
         os.close(w)
         self.peak = 0
 
