@@ -209,7 +209,7 @@ coverage: | $(STAMP_CHECK) ## lines run by the unit tests, a line a file
 # ---- keeping ----
 
 lint: | $(STAMP_TOOLS) ## formatting, clang-tidy, cppcheck, shellcheck, and the rules of the house
-	@sh tests/lint format rules shell cppcheck tidy
+	@sh tests/lint rules sizes format shell cppcheck tidy
 
 format: | $(STAMP_TOOLS) ## format all C files
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
