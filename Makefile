@@ -18,6 +18,7 @@ DEPS := gcc libc6-dev pkg-config libzmq3-dev libmsgpack-dev libyaml-dev libsyste
 	liblmdb-dev libsqlite3-dev libpcre2-dev libxxhash-dev libssl-dev libseccomp-dev sqlite3
 DEPS_CHECK := libcmocka-dev clang llvm python3-pytest python3-zmq python3-msgpack shellcheck procps strace
 DEPS_TOOLS := clang-format clang-tidy cppcheck libyajl-dev
+DEPS_PACKAGE := python3-minimal scdoc dpkg-dev lintian
 
 LIBS := libzmq libsystemd libseccomp yaml-0.1 lua5.4 sqlite3 libpcre2-8 libxxhash libcrypto
 WARN := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wno-sign-conversion
@@ -67,6 +68,7 @@ stamp = build/deps/$(1)-$(shell echo '$(2)' | cksum | cut -d' ' -f1)
 STAMP := $(call stamp,build,$(DEPS))
 STAMP_CHECK := $(call stamp,check,$(DEPS_CHECK))
 STAMP_TOOLS := $(call stamp,tools,$(DEPS_TOOLS))
+STAMP_PACKAGE := $(call stamp,package,$(DEPS_PACKAGE))
 
 deps: $(STAMP) $(STAMP_CHECK) ## install what is missing, from Debian (root or sudo)
 	@:
@@ -74,9 +76,11 @@ deps: $(STAMP) $(STAMP_CHECK) ## install what is missing, from Debian (root or s
 $(STAMP): PACKAGES := $(DEPS)
 $(STAMP_CHECK): PACKAGES := $(DEPS_CHECK)
 $(STAMP_TOOLS): PACKAGES := $(DEPS_TOOLS)
+$(STAMP_PACKAGE): PACKAGES := $(DEPS_PACKAGE)
 $(STAMP_CHECK): | $(STAMP)
 $(STAMP_TOOLS): | $(STAMP_CHECK)
-$(STAMP) $(STAMP_CHECK) $(STAMP_TOOLS):
+$(STAMP_PACKAGE): | $(STAMP)
+$(STAMP) $(STAMP_CHECK) $(STAMP_TOOLS) $(STAMP_PACKAGE):
 	@sh tests/deps $(PACKAGES)
 	@mkdir -p $(@D) && touch $@
 
@@ -218,7 +222,8 @@ clean: ## remove what was built
 	rm -rf build
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 -include systemd/install.mk
+$(MANUALS) $(SHELLS): | $(STAMP_PACKAGE)
 -include $(addsuffix .d,$(OBJ) $(MAIN_OBJ) $(UNIT) $(FUZZ))
