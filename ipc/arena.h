@@ -223,6 +223,8 @@ struct arena_worker {
 	uint64_t poison_input;      /* master: an input that kills: set it aside */
 	uint32_t poison_signal, poison_count; /* master */
 	_Atomic uint64_t holds;     /* FILLING or CLAIMED entries it has, roughly (for the stall check) */
+	_Atomic uint32_t confined;  /* bit a part of its confinement (daemon/confine.h) ... */
+	_Atomic uint32_t unconfined; /* ... and those it was to have and has not */
 	char why[ARENA_WHY_MAX];
 	char heir[ARENA_NAME_MAX];  /* master: once its stage is gone, a stage of the same pipeline */
 	struct arena_committed committed;
