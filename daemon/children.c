@@ -164,13 +164,15 @@ static bool crash_signal(int sig)
 	       sig == SIGSYS || sig == SIGXCPU || sig == SIGTRAP;
 }
 
-/* A producer has no chunk in hand when its codec dies, but it says which input it works on. */
+/* A producer has no chunk in hand when its codec dies, but it says which input it works on. The first to die could
+ * not say which (see stages/decode.c): that death is counted for whatever the second one names. */
 static void count_against_input(struct arena_worker *s, const struct intent_death *death)
 {
 	uint64_t hand = atomic_load_explicit(&s->hand_input, memory_order_relaxed);
 	if (!hand)
 		return;
-	s->poison_count = s->poison_input == hand ? s->poison_count + 1 : 1;
+	bool same = s->poison_input == hand || s->poison_input == STAGE_HAND_SOME;
+	s->poison_count = s->poison_count && same ? s->poison_count + 1 : 1;
 	s->poison_input = hand;
 	s->poison_signal = death->signal;
 }
@@ -252,6 +254,12 @@ static void note_last_words(struct master *m, struct child *c, const siginfo_t *
 		log_warning("worker %s[%u] (pid %d): %s", stage, c->ordinal, (int)c->pid, c->last_words);
 }
 
+/* A producer that crashes during a drain has nothing to come back for: it would take in again. */
+static bool intake_stopped(const struct master *m)
+{
+	return m->drained || m->state == MASTER_DRAINING;
+}
+
 static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg)
 {
 	struct child *c = arg;
@@ -261,6 +269,7 @@ static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg)
 	(void)src;
 	bool orderly = info->si_code == CLD_EXITED && info->si_status != WORKER_EXIT_CANNOT;
 	bool ended = orderly && info->si_status == WORKER_EXIT_ENDED;
+	bool is_producer = m->config->stages[c->stage].kind == STAGE_PRODUCER;
 	forget_process(c);
 	if (!orderly)
 		note_last_words(m, c, info);
@@ -272,7 +281,7 @@ static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg)
 		c->state = CHILD_ENDED;
 	} else if (orderly && !c->replace) {
 		c->state = CHILD_STOPPED;
-	} else if (m->state >= MASTER_STOPPING) {
+	} else if (m->state >= MASTER_STOPPING || (intake_stopped(m) && is_producer)) {
 		c->state = CHILD_STOPPED;
 	} else {
 		c->restarts++;

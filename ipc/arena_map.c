@@ -106,7 +106,7 @@ static void take_view(struct arena *a, void *base)
 
 static int guard_buffers(const struct arena *a)
 {
-	for (uint32_t i = 0; GUARD && i < a->entries; i++)
+	for (uint32_t i = 0; GUARD > 0 && i < a->entries; i++)
 		if (mprotect(arena_buffer(a, i) + a->buffer_stride - PAGE, PAGE, PROT_NONE) < 0)
 			return err_errno();
 	return 0;
@@ -285,6 +285,7 @@ static void clear_slot(struct arena_worker *s)
 	memset(&s->stats, 0, sizeof(s->stats));
 	memset(s->position, 0, sizeof(s->position));
 	memset(s->why, 0, sizeof(s->why));
+	memset(s->heir, 0, sizeof(s->heir));
 	s->poison_input = 0;
 	s->poison_count = s->poison_signal = 0;
 	atomic_store(&s->order, 0);
