@@ -82,6 +82,14 @@ static uint32_t blocking_edge(const struct worker *w, const struct unit_output *
 	return out->edges[0];
 }
 
+/* A producer ordered to drain may have much in hand that was read but not made (a buffer of a file): it need
+ * not be, if the next one finds it again from the position that was just committed. */
+static void leave_draining(struct worker *w)
+{
+	if (w->st.resumes && worker_order(w) == ORDER_DRAIN)
+		worker_leave(w, WORKER_EXIT_STOPPED);
+}
+
 int unit_open(struct worker *w, struct unit_output *out)
 {
 	if (out->open || unit_try_open(w, out))
@@ -98,6 +106,7 @@ int unit_wait_open(struct worker *w, struct unit_output *out)
 		worker_activity(w, ACTIVITY_BLOCKED, NULL);
 		if (worker_order(w) == ORDER_STOP)
 			worker_leave(w, WORKER_EXIT_STOPPED);
+		leave_draining(w);
 		worker_sleep(w, WAITING_ROOM, NULL, 0, LINK_NET_NS, open_now, out);
 	}
 	worker_activity(w, ACTIVITY_WORKING, NULL);
@@ -114,6 +123,7 @@ int unit_room(struct worker *w, struct unit_output *out, size_t need)
 		int r = unit_commit(w);
 		if (r < 0)
 			return r;
+		leave_draining(w);
 	}
 	return unit_open(w, out);
 }
