@@ -6,7 +6,8 @@
  *
  * worker.c   the process: start, orders, waiting, leaving
  * unit.c     what is committed as one: outputs, letters, position, figures
- * unit_log.c what a producer does more when there is a log
+ * unit_letter.c  dead letters
+ * unit_log.c     what a producer does more when there is a log
  * run_*.c    the loop of each kind
  *
  * Leaving is always safe, at any instruction: what was not committed is undone by the repair. An orderly
@@ -149,6 +150,11 @@ void worker_tap(struct worker *w, const uint8_t *rec, size_t len);
 void unit_init(struct worker *w, const uint32_t *edge_number);
 /* Opens @out for writing: waits for room. May commit what is in hand first. 0 or -errno. */
 int unit_open(struct worker *w, struct unit_output *out);
+/* The same without waiting: false when there is no room. */
+bool unit_try_open(struct worker *w, struct unit_output *out);
+/* Room for @need bytes in @out: ends the unit first when the output has less. 0, STAGE_E_REJECT (no buffer holds
+ * that much), -errno. */
+int unit_room(struct worker *w, struct unit_output *out, size_t need);
 /* Whether anything is in hand that a commit would make true. */
 bool unit_pending(const struct worker *w);
 /* Commits what is in hand. 0 or -errno. */
