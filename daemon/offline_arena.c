@@ -236,7 +236,7 @@ static void say_books(struct look *l)
 		return;
 	}
 	printf("books:");
-	for (unsigned i = 0; i <= BOOK_letters; i++)
+	for (unsigned i = 0; i < BOOK_COUNT; i++)
 		if (b.book[i])
 			printf(" %s %llu", stats_book_name[i], (unsigned long long)b.book[i]);
 	printf(" in_flight %llu aside %llu: %s\n", (unsigned long long)b.in_flight, (unsigned long long)b.aside,
