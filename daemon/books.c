@@ -28,7 +28,7 @@ static bool in_pipeline(const struct master *m, const char *stage, int pipeline)
 	memcpy(name, stage, sizeof(name) - 1);
 	name[sizeof(name) - 1] = 0;
 	const struct config_stage *s = config_stage(m->config, name);
-	return s && !s->builtin && (int)s->pipeline == pipeline;
+	return s && !(s->builtin && s->kind == STAGE_CONSUMER) && (int)s->pipeline == pipeline;
 }
 
 static int edge_pipeline(const struct master *m, uint32_t number)

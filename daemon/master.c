@@ -19,6 +19,7 @@
 #include <systemd/sd-daemon.h>
 
 #include "daemon/control.h"
+#include "daemon/replay.h"
 #include "ipc/fault.h"
 #include "ipc/log.h"
 
@@ -171,7 +172,7 @@ static void drain_step(struct master *m, int64_t now)
 
 void master_child_gone(struct master *m, uint32_t slot)
 {
-	(void)slot;
+	replay_child_gone(m, slot);
 	if (m->state == MASTER_STOPPING)
 		finish_if_gone(m);
 	else if (m->state == MASTER_DRAINING)
@@ -226,6 +227,7 @@ static int on_tick(sd_event_source *src, uint64_t usec, void *arg)
 		}
 		break;
 	case MASTER_DRAINING:
+		flow_awaken(m);
 		drain_step(m, now);
 		break;
 	case MASTER_STOPPING:
@@ -282,6 +284,7 @@ static int make_loop(struct master *m)
 
 static int start(struct master *m)
 {
+	const char *why;
 	int r = home_open(m);
 	if (r < 0)
 		return r;
@@ -299,7 +302,10 @@ static int start(struct master *m)
 	if (r < 0)
 		return r;
 	tell_losses(m);
-	return spawn_all(m);
+	r = spawn_all(m);
+	if (r == 0 && replay_start(m, &why) != 0)
+		log_warning("dead letters wait to be replayed: %s", why);
+	return r;
 }
 
 int master_run(struct config *config, bool until_done)
