@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 VERSION := 0.1.0
 PY := /usr/bin/python3
 
-LIBS := libzmq libsystemd yaml-0.1 lua5.4 sqlite3 libpcre2-8 libxxhash libcrypto
+LIBS := libzmq libsystemd libseccomp yaml-0.1 lua5.4 sqlite3 libpcre2-8 libxxhash libcrypto
 WARN := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wno-sign-conversion
 CPPFLAGS += -I. -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"'
 # pkg-config is asked when a recipe runs: on a bare machine `make deps` has to run first
@@ -55,4 +55,5 @@ clean: ## remove what was built
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
+-include systemd/install.mk
 -include $(OBJ:.o=.d)

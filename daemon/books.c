@@ -11,23 +11,22 @@
 #include <string.h>
 #include <time.h>
 
-static const char *pipeline_anchor(const struct master *m, const struct arena_book *line)
+static const struct config_stage *stage_named(const struct master *m, const char *shared)
 {
 	char name[ARENA_NAME_MAX];
-	memcpy(name, line->stage, sizeof(name) - 1);
+	memcpy(name, shared, sizeof(name) - 1);
 	name[sizeof(name) - 1] = 0;
-	const struct config_stage *s = config_stage(m->config, name);
-	return s ? s->name : line->heir;
+	return config_stage(m->config, name);
 }
 
-static bool in_pipeline(const struct master *m, const char *stage, int pipeline)
+/* Whether figures of @stage, or of its @heir once it is gone, belong to the pipeline. */
+static bool in_pipeline(const struct master *m, const char *stage, const char *heir, int pipeline)
 {
-	char name[ARENA_NAME_MAX];
 	if (pipeline < 0)
 		return true;
-	memcpy(name, stage, sizeof(name) - 1);
-	name[sizeof(name) - 1] = 0;
-	const struct config_stage *s = config_stage(m->config, name);
+	const struct config_stage *s = stage_named(m, stage);
+	if (!s)
+		s = stage_named(m, heir);
 	return s && !(s->builtin && s->kind == STAGE_CONSUMER) && (int)s->pipeline == pipeline;
 }
 
@@ -56,14 +55,14 @@ static void add_figures(const struct master *m, const struct arena *a, int pipel
 {
 	for (uint32_t w = 0; w < a->workers; w++) {
 		const struct arena_worker *s = arena_worker(a, w);
-		if (!s->stage[0] || (m && !in_pipeline(m, s->stage, pipeline)))
+		if (!s->stage[0] || (m && !in_pipeline(m, s->stage, s->heir, pipeline)))
 			continue;
 		for (unsigned i = 0; i < BOOK_COUNT; i++)
 			b->book[i] += s->committed.book[i];
 	}
 	for (unsigned k = 0; k < ARENA_BOOKS_MAX; k++) {
 		const struct arena_book *line = &a->h->books[k];
-		if (!line->stage[0] || (m && !in_pipeline(m, pipeline_anchor(m, line), pipeline)))
+		if (!line->stage[0] || (m && !in_pipeline(m, line->stage, line->heir, pipeline)))
 			continue;
 		for (unsigned i = 0; i < BOOK_COUNT; i++)
 			b->book[i] += line->book[i];

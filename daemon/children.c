@@ -165,13 +165,15 @@ static bool crash_signal(int sig)
 	       sig == SIGSYS || sig == SIGXCPU || sig == SIGTRAP;
 }
 
-/* A producer has no chunk in hand when its codec dies, but it says which input it works on. */
+/* A producer has no chunk in hand when its codec dies, but it says which input it works on. The first to die could
+ * not say which (see stages/decode.c): that death is counted for whatever the second one names. */
 static void count_against_input(struct arena_worker *s, const struct intent_death *death)
 {
 	uint64_t hand = atomic_load_explicit(&s->hand_input, memory_order_relaxed);
 	if (!hand)
 		return;
-	s->poison_count = s->poison_input == hand ? s->poison_count + 1 : 1;
+	bool same = s->poison_input == hand || s->poison_input == STAGE_HAND_SOME;
+	s->poison_count = s->poison_count && same ? s->poison_count + 1 : 1;
 	s->poison_input = hand;
 	s->poison_signal = death->signal;
 }

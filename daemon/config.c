@@ -21,6 +21,7 @@
 #include <sys/un.h>
 
 static const char *const dead_full[] = {"block", "drop", NULL};
+static const char *const confine_modes[] = {"auto", "required", "off", NULL};
 
 static const struct option arena_options[] = {
         {"size", OPTION_SIZE, offsetof(struct config, arena_size), .def = "64MiB", .min = 65536,
@@ -65,6 +66,9 @@ static const struct option daemon_options[] = {
          .help = "directory for sockets; what is private lies in ipc/ below it"},
         {"stop_timeout", OPTION_DURATION, offsetof(struct config, stop_timeout), .def = "30s",
          .min = 0, .max = 86400, .help = "how long a stop may take before workers are killed"},
+        {"confine", OPTION_ENUM, offsetof(struct config, confine), .def = "auto",
+         .choices = confine_modes,
+         .help = "auto: workers give up what their stage does not need, as far as the kernel can; required: or do not start; off"},
         OPTION_END,
 };
 

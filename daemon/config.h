@@ -26,6 +26,12 @@ enum edge_full {
 	EDGE_DROP,
 };
 
+enum confine_mode {
+	CONFINE_AUTO,     /* as far as it goes; what is missing is said */
+	CONFINE_REQUIRED, /* a worker that cannot be confined does not start */
+	CONFINE_OFF,
+};
+
 enum on_full_dead {
 	DEAD_BLOCK,
 	DEAD_DROP,
@@ -91,6 +97,7 @@ struct config {
 	/* daemon */
 	const char *runtime_dir; /* 0700: ipc endpoints, lock of a memfd daemon */
 	int64_t stop_timeout;    /* ns */
+	enum confine_mode confine;
 
 	struct config_stage *stages; /* in topological order; the dead-letter writer is the last */
 	unsigned n_stages;

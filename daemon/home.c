@@ -19,11 +19,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <systemd/sd-daemon.h>
-
 #include "daemon/carry.h"
+#include "daemon/spool.h"
+#include "daemon/notify.h"
 #include "ipc/err.h"
 #include "ipc/log.h"
+
+static const char STORED_ARENA[] = "arena";
 
 static void make_parents(const char *path)
 {
@@ -174,29 +176,46 @@ static int take_over(struct master *m, int fd, const struct arena_geometry *g, c
 	return r < 0 ? r : make_new(m, fd, g, where);
 }
 
-/* The memfd that the daemon before us left with systemd, or -1. */
-static int stored_fd(void)
+/* Takes over what the daemon before us left with systemd in memory, when the arena is to be a file now. What is in
+ * flight cannot move; with nothing in flight positions and books do, by the carry file. */
+static int leave_memory(struct master *m)
 {
-	char **names = NULL;
-	int n = sd_listen_fds_with_names(0, &names), fd = -1;
-	for (int i = 0; i < n; i++) {
-		if (strcmp(names[i], "arena") == 0)
-			fd = SD_LISTEN_FDS_START + i;
-		free(names[i]);
+	int fd = notify_stored(STORED_ARENA);
+	if (fd < 0)
+		return 0;
+	int r = arena_attach(&m->arena, fd);
+	if (r != 0) {
+		log_error("the arena in systemd's fd store %s", attach_problem(r));
+		return r < 0 ? r : -EINVAL;
 	}
-	free(names);
-	if (fd >= 0)
-		fcntl(fd, F_SETFD, FD_CLOEXEC);
-	return fd;
+	repair_all(m);
+	uint64_t chunks = chunks_in(&m->arena);
+	if (chunks) {
+		log_error("arena.path is new, and the arena in memory (systemd's fd store) has %llu chunks in flight: "
+			  "start without arena.path and run `sluicectl drain` first, or give them up with "
+			  "`systemctl stop`", (unsigned long long)chunks);
+		return -EINVAL;
+	}
+	r = carry_save(m);
+	arena_detach(&m->arena);
+	if (r < 0)
+		return r;
+	notify_unstore(STORED_ARENA);
+	close(fd);
+	m->arena.fd = -1;
+	return 0;
 }
 
 static int open_file_arena(struct master *m, const struct arena_geometry *g)
 {
 	const char *path = m->config->arena_path;
 	struct stat st;
+	int r = leave_memory(m);
+	if (r < 0)
+		return r;
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0 || fstat(fd, &st) < 0) {
-		int r = err_errno();
+		r = err_errno();
 		log_error("cannot open arena.path %s: %s", path, strerror(-r));
 		return r;
 	}
@@ -205,17 +224,75 @@ static int open_file_arena(struct master *m, const struct arena_geometry *g)
 
 static int open_memfd_arena(struct master *m, const struct arena_geometry *g)
 {
-	int fd = stored_fd();
-	if (fd >= 0)
-		return take_over(m, fd, g, "systemd's fd store");
+	int fd = notify_stored(STORED_ARENA);
+	if (fd >= 0) {
+		int r = take_over(m, fd, g, "systemd's fd store");
+		if (r == 0)
+			carry_forget(m); /* what it carries is in this arena, or older */
+		m->stored = r == 0;
+		return r;
+	}
 	fd = memfd_create("sluice-arena", MFD_CLOEXEC);
 	if (fd < 0)
 		return err_errno();
 	int r = make_new(m, fd, g, "memory");
 	if (r == 0)
-		m->stored = sd_pid_notify_with_fds(0, 0, "FDSTORE=1\nFDNAME=arena", &fd, 1) > 0 &&
-			    getenv("FDSTORE");
+		m->stored = notify_store(STORED_ARENA, fd);
 	return r;
+}
+
+/* Whether an end of arena edge @e is @stage (an output of it counts as it). Dead letters link all with all: no link. */
+static bool at_edge(const struct arena *a, uint32_t e, const char *stage)
+{
+	const struct arena_edge *it = &a->h->edges[e];
+	size_t len = strnlen(stage, ARENA_NAME_MAX);
+	if (it->from[0] == '*')
+		return false;
+	return strncmp(it->to, stage, ARENA_NAME_MAX) == 0 ||
+	       (strncmp(it->from, stage, len) == 0 && (!it->from[len] || it->from[len] == '.'));
+}
+
+/* A stage of the configuration that @stage was linked with in the arena, over whatever lies between; NULL: none. */
+static const char *linked_with(const struct master *m, const char *stage)
+{
+	const struct arena *a = &m->arena;
+	uint64_t used = atomic_load(&a->h->edges_used), in = 0, before;
+	for (uint32_t e = 0; e < ARENA_EDGES_MAX; e++)
+		in |= (uint64_t)at_edge(a, e, stage) << e;
+	do {
+		before = in &= used;
+		for (uint32_t e = 0; e < ARENA_EDGES_MAX; e++)
+			for (uint32_t x = 0; (in >> e & 1) && x < ARENA_EDGES_MAX; x++)
+				in |= (uint64_t)at_edge(a, x, a->h->edges[e].to) << x;
+		in &= used;
+	} while (in != before);
+	for (unsigned i = 0; i < m->config->n_stages; i++)
+		for (uint32_t e = 0; e < ARENA_EDGES_MAX; e++)
+			if ((in >> e & 1) && at_edge(a, e, m->config->stages[i].name))
+				return m->config->stages[i].name;
+	return NULL;
+}
+
+static void name_heir(const struct master *m, const char *shared, char *heir)
+{
+	char stage[ARENA_NAME_MAX];
+	snprintf(stage, sizeof(stage), "%.*s", ARENA_NAME_MAX - 1, shared);
+	bool gone = stage[0] && !config_stage(m->config, stage);
+	const size_t prefix = sizeof(SPOOL_PREFIX) - 1; /* a replayer is linked as its stage is */
+	bool replayer = strncmp(stage, SPOOL_PREFIX, prefix) == 0;
+	const char *name = gone ? linked_with(m, stage + (replayer ? prefix : 0)) : NULL;
+	if (name)
+		snprintf(heir, ARENA_NAME_MAX, "%s", name);
+}
+
+/* Slots of stages that the configuration no longer has keep their figures and positions, for it may come back. Until
+ * then the books count them with the stages they were linked with. While the arena still knows its edges. */
+static void name_heirs(struct master *m)
+{
+	for (uint32_t w = 0; w < m->arena.workers; w++)
+		name_heir(m, arena_worker(&m->arena, w)->stage, arena_worker(&m->arena, w)->heir);
+	for (uint32_t i = 0; i < ARENA_BOOKS_MAX; i++)
+		name_heir(m, m->arena.h->books[i].stage, m->arena.h->books[i].heir);
 }
 
 /* What is in the arena must have a place in the configuration. */
@@ -319,12 +396,14 @@ int home_open(struct master *m)
 	r = m->config->arena_path ? open_file_arena(m, &g) : open_memfd_arena(m, &g);
 	if (r == 0)
 		r = home_assign_edges(m);
+	if (r == 0)
+		name_heirs(m);
 	return r == 0 ? refuse_strays(m) : r;
 }
 
 bool home_persistent(const struct master *m)
 {
-	return m->config->arena_path || m->stored;
+	return m->config->arena_path != NULL;
 }
 
 void home_close(struct master *m)

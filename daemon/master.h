@@ -9,6 +9,7 @@
  * home.c      runtime directory, lock, arena: made or attached
  * children.c  fork, reap, repair, restart with back-off
  * watch.c     stalls, memory limits, figures from /proc
+ * notify.c    what systemd is told, and what it keeps
  * flow.c      ends of stages, emptiness of edges
  * reload.c    a new configuration under load
  * books.c     the conservation law, audited
@@ -92,7 +93,7 @@ struct master {
 	bool until_done;
 	bool drained;                 /* by command: intake stays stopped */
 	int lock_fd;
-	bool stored;                  /* the memory arena is in systemd's fd store */
+	bool stored;                  /* the memory arena was given to systemd's fd store */
 	bool orderly;                 /* the loop came to its own end */
 	bool clean;                   /* everything was finished: positions may be carried over */
 	int exit_status;
@@ -152,7 +153,8 @@ void home_close(struct master *m);
 int home_assign_edges(struct master *m);
 /* The names an edge has in the arena. @to is borrowed from the configuration. */
 void home_edge_names(const struct config *cfg, unsigned edge, char *from, size_t size, const char **to);
-/* Whether the arena outlives this process. */
+/* Whether the arena outlives a stop. One in systemd's fd store does not: nothing tells a restart, which keeps it,
+ * from a stop, which does not. */
 bool home_persistent(const struct master *m);
 
 /* ---- children.c ---- */
@@ -170,6 +172,8 @@ void children_kill(struct master *m, uint32_t slot, bool for_stall);
 void children_check(struct master *m, int64_t now);
 /* Proportional set size of a process in bytes, read now (it costs the kernel a walk); 0: gone. */
 uint64_t watch_pss(pid_t pid);
+/* Why systemd's watchdog should not be fed; NULL: all is sound. */
+const char *watch_unsound(const struct master *m, int64_t now);
 /* How many have a process. */
 unsigned children_running(const struct master *m);
 /* How many of a stage's workers (config index) have a process. */

@@ -16,9 +16,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <systemd/sd-daemon.h>
-
 #include "daemon/control.h"
+#include "daemon/notify.h"
 #include "daemon/replay.h"
 #include "daemon/worker.h"
 #include "ipc/log.h"
@@ -136,7 +135,7 @@ int master_reload(struct master *m, const char *discard, const char **why)
 	r->until = master_now() + m->config->stop_timeout;
 	m->reload = r;
 	m->reload_error[0] = 0;
-	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)(master_now() / 1000));
+	notify_reloading();
 	return 0; /* reload_step() does the rest, from the loop */
 }
 
@@ -189,7 +188,7 @@ static void end_reload(struct master *m, const char *why)
 		m->reloads++;
 		m->reload_error[0] = 0;
 	}
-	sd_notifyf(0, "READY=1\nSTATUS=%s", m->why);
+	notify_reloaded(m);
 	control_reloaded(m, why ? m->reload_error : NULL);
 }
 
@@ -278,8 +277,8 @@ static int swap(struct master *m)
 	struct sample *samples = calloc((size_t)SAMPLES * r->next->n_stages, sizeof(*samples));
 	if (!samples)
 		return -ENOMEM;
+	release_children(m); /* before the edges: who starts after a crash here finds by them what was linked */
 	remove_old_edges(m);
-	release_children(m);
 	config_free(m->config);
 	m->config = r->next;
 	r->next = NULL;

@@ -73,7 +73,7 @@ bool replay_retire(struct master *m, uint32_t slot)
 	c->restarts = c->failures = 0;
 	if (s)
 		s->workers = 0;
-	arena_worker_retire_as(&m->arena, slot, stage, "");
+	arena_worker_retire_as(&m->arena, slot, stage, arena_worker(&m->arena, slot)->heir);
 	return true;
 }
 

@@ -134,10 +134,20 @@ static void replay_close(struct stage *st)
 	s->letters = deadletter_reader_free(s->letters);
 }
 
+static void replay_paths(const void *config,
+                         void (*allow)(void *arg, const char *path, enum stage_path_use use),
+                         void *arg)
+{
+	const struct replay_config *cfg = config;
+	allow(arg, cfg->letters, STAGE_PATH_WRITE); /* spools are removed, marks made */
+}
+
 const struct stage_ops replay_ops = {
         .name = "replay",
         .kind = STAGE_PRODUCER,
         .flags = STAGE_SINGLE,
+        .needs = STAGE_NEEDS_FILES,
+        .paths = replay_paths,
         .help = "puts dead letters back",
         .config_size = sizeof(struct replay_config),
         .state_size = sizeof(struct replay),

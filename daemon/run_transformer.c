@@ -36,9 +36,8 @@ static int set_aside_poison(struct worker *w, const struct arena_facts *f, const
 {
 	char why[STAGE_WHY_MAX];
 	const char *step = NULL;
-	uint32_t at = atomic_load_explicit(&w->me->hand_step, memory_order_relaxed);
-	if (at < w->stage->n_steps)
-		step = w->stage->steps[at].ops->name;
+	if (f->skip_step < w->stage->n_steps)
+		step = w->stage->steps[f->skip_step].ops->name;
 	snprintf(why, sizeof(why), "it killed its worker %u times: %s", f->skip_attempts,
 		 f->skip_signal ? strsignal((int)f->skip_signal) : "no signal");
 	int r = unit_letter(w, why, step, p, len, true, NULL, f->skip_attempts);

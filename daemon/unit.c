@@ -196,7 +196,8 @@ static int host_reject(struct stage_host *h, const char *why, const void *input,
 		return 0;
 	}
 	/* a step hands over what it had: a record */
-	int r = unit_letter(w, why, NULL, input, len, !producer, at, 1);
+	uint32_t attempts = w->st.poison_in_hand ? w->st.poison_count : 1;
+	int r = unit_letter(w, why, NULL, input, len, !producer, at, attempts);
 	if (r < 0)
 		return r;
 	if (producer) {
@@ -407,6 +408,7 @@ static void close_output(struct worker *w, struct intent *in, struct unit_output
 	else
 		give_up_output(w, out, out->n_edges);
 	out->open = false;
+	out->used = out->records = 0; /* what is not open holds nothing: else a unit would seem pending for ever */
 }
 
 static void note_inputs(struct worker *w, struct intent *in)

@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/confine_stage.h"
 #include "ipc/fault.h"
 #include "stages/state.h"
 
@@ -81,6 +82,7 @@ _Noreturn void worker_leave(struct worker *w, int status)
 int worker_blameless(struct worker *w, int r)
 {
 	atomic_store_explicit(&w->me->hand_entry, ARENA_NO_RECORD, memory_order_relaxed);
+	atomic_store_explicit(&w->me->hand_input, STAGE_HAND_NONE, memory_order_relaxed);
 	return r;
 }
 
@@ -210,6 +212,12 @@ static void fill_stage(struct worker *w)
 	st->commit_id.number = atomic_load(&w->me->committed.number) + 1;
 	st->now = worker_realtime();
 	st->timeout = s->timeout;
+	atomic_store_explicit(&w->me->hand_input, STAGE_HAND_NONE, memory_order_relaxed);
+	st->hand = &w->me->hand_input;
+	st->poison_input = w->me->poison_input;
+	st->poison_count = w->me->poison_count;
+	st->poison_signal = w->me->poison_signal;
+	st->max_attempts = (uint32_t)s->max_attempts;
 }
 
 static int make_stage(struct worker *w)
@@ -304,11 +312,50 @@ static int open_patiently(struct worker *w)
 	}
 }
 
+/* ---- confinement ---- */
+
+/* Notes what was achieved of what was wanted; -EPERM when that is not enough. */
+static int note_confined(struct worker *w, uint32_t want)
+{
+	uint32_t missing = want & ~w->confined;
+	atomic_store(&w->me->confined, w->confined);
+	atomic_store(&w->me->unconfined, missing);
+	if (!missing || w->config->confine != CONFINE_REQUIRED)
+		return 0;
+	snprintf(w->st.why, sizeof(w->st.why), "not confined (%s is missing), and daemon.confine is required",
+		 confined_name[__builtin_ctz(missing)]);
+	return -EPERM;
+}
+
+/* Before any thread: files, privileges, limits. */
+static void confine_birth(struct worker *w)
+{
+	atomic_store(&w->me->confined, 0);
+	atomic_store(&w->me->unconfined, 0);
+	if (w->config->confine == CONFINE_OFF)
+		return;
+	confine_plan_stage(&w->plan, w->config, w->stage, w->me->ordinal);
+	w->confined = confine_early(&w->plan);
+}
+
+/* After the stage's open, before the first record: system calls. */
+static int confine_rest(struct worker *w)
+{
+	if (w->config->confine == CONFINE_OFF)
+		return 0;
+	w->confined = confine_late(&w->plan, w->confined);
+	int r = note_confined(w, w->plan.want);
+	confine_plan_deinit(&w->plan);
+	return r;
+}
+
 static int run(struct worker *w)
 {
 	int r = w->stage->ops ? make_stage(w) : make_chain(w);
 	if (r == 0)
 		r = open_patiently(w);
+	if (r == 0)
+		r = confine_rest(w);
 	if (r < 0)
 		return r;
 	worker_activity(w, ACTIVITY_WORKING, NULL);
@@ -338,6 +385,7 @@ _Noreturn void worker_main(const struct worker_birth *birth)
 	log_identity(w->stage->name, (int)birth->ordinal);
 	fault_role(w->stage->name);
 	set_limits(w);
+	confine_birth(w);
 	unit_init(w, birth->edge_number);
 	const struct codec_ops *json = codec_find("json");
 	if (json)

@@ -14,6 +14,7 @@
 #pragma once
 
 #include "daemon/config.h"
+#include "daemon/confine.h"
 #include "ipc/arena.h"
 #include "ipc/intent.h"
 #include "ipc/link.h"
@@ -109,6 +110,8 @@ struct worker {
 	bool in_record;            /* a record is in hand */
 	struct buf letter;
 	unsigned reopened;
+	struct confine_plan plan; /* until the stage is open */
+	uint32_t confined;
 	int64_t retry_since;
 };
 

@@ -33,7 +33,7 @@
 #include "ipc/stats.h"
 
 enum {
-	ARENA_LAYOUT = 1,          /* raise on every change of a shared struct */
+	ARENA_LAYOUT = 2,          /* raise on every change of a shared struct */
 	ARENA_EDGES_MAX = 64,
 	ARENA_WORKERS_MAX = 250,
 	ARENA_NAME_MAX = 64,       /* a stage's name with its NUL */
@@ -106,7 +106,7 @@ struct arena_facts {
 	uint32_t crc;             /* CRC32C of the bytes, when the arena is a file */
 	uint32_t boot;            /* header->boot when it was sealed */
 	uint32_t origin_worker;   /* the producer's slot, ... */
-	uint32_t reserved;
+	uint32_t skip_step;       /* ... which step was at it */
 	uint64_t origin_commit;   /* ... and the number of its commit that this came from */
 	int64_t born;             /* CLOCK_MONOTONIC ns when its first record was taken in */
 	int64_t queued;           /* ... when it was put on this edge */
@@ -223,7 +223,10 @@ struct arena_worker {
 	uint64_t poison_input;      /* master: an input that kills: set it aside */
 	uint32_t poison_signal, poison_count; /* master */
 	_Atomic uint64_t holds;     /* FILLING or CLAIMED entries it has, roughly (for the stall check) */
+	_Atomic uint32_t confined;  /* bit a part of its confinement (daemon/confine.h) ... */
+	_Atomic uint32_t unconfined; /* ... and those it was to have and has not */
 	char why[ARENA_WHY_MAX];
+	char heir[ARENA_NAME_MAX];  /* master: once its stage is gone, a stage of the same pipeline */
 	struct arena_committed committed;
 	struct stats_block stats;
 	struct intent intent;

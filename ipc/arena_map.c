@@ -285,6 +285,7 @@ static void clear_slot(struct arena_worker *s)
 	memset(&s->stats, 0, sizeof(s->stats));
 	memset(s->position, 0, sizeof(s->position));
 	memset(s->why, 0, sizeof(s->why));
+	memset(s->heir, 0, sizeof(s->heir));
 	s->poison_input = 0;
 	s->poison_count = s->poison_signal = 0;
 	atomic_store(&s->order, 0);

@@ -174,6 +174,7 @@ static void mark_poison(struct arena *a, uint32_t entry, const struct arena_work
 	FAULT(repair_skip);
 	f->skip_signal = death->signal;
 	f->skip_attempts = attempts;
+	f->skip_step = atomic_load_explicit(&me->hand_step, memory_order_relaxed);
 	f->skip_record = atomic_load_explicit(&me->hand_record, memory_order_relaxed);
 }
 

@@ -7,14 +7,23 @@
  * whole buffer, which ends the unit in hand. So most records cost one decode, and one in a chunk
  * costs two.
  *
+ * The other one: an input that kills its decoder must be found without paying for the search while nothing is
+ * wrong. So a worker only says that it decodes (a plain store); one whose predecessor died doing so says
+ * what, by a hash of the input's first bytes. The master counts deaths of the same; one that was enough is
+ * set aside unread.
+ *
  * Invariants
  *  - `made` is told a position only behind what was made or rejected before it;
  *  - the loop ends: each turn consumes input, or asks for the largest room once.
  */
 #include "stages/stage.h"
 
+#include <stdatomic.h>
+#include <xxhash.h>
+
 enum {
 	ROOM_MIN = 64, /* bytes: asking for less would mostly try in vain */
+	IDENTITY = 256, /* bytes of input that tell one record from another */
 };
 
 struct decode_run {
@@ -62,6 +71,63 @@ static int reject_too_large(const struct decode_run *d)
 	return r;
 }
 
+/* ---- an input that kills who decodes it ---- */
+
+/* Names what stands at w->p, whatever was in front of it and wherever windows end (but for the last IDENTITY bytes
+ * of one). */
+static uint64_t identity(const struct codec_window *w)
+{
+	size_t n = (size_t)(w->end - w->p);
+	uint64_t h = XXH3_64bits(w->p, n < IDENTITY ? n : IDENTITY);
+	return h > STAGE_HAND_SOME ? h : h + STAGE_HAND_SOME + 1;
+}
+
+static void take_in_hand(struct stage *st, uint64_t what)
+{
+	if (st->hand)
+		atomic_store_explicit(st->hand, what, memory_order_relaxed);
+}
+
+static int decode(const struct decode_run *d, uint8_t *p, size_t room, size_t *len)
+{
+	struct stage *st = d->st;
+	take_in_hand(st, st->poison_count ? identity(d->w) : STAGE_HAND_SOME);
+	int r = st->codec->ops->decode(st->codec, d->w, p, room, len);
+	if (r >= 0) /* else it stays: whoever cannot go on with this input has died of it */
+		take_in_hand(st, STAGE_HAND_NONE);
+	return r;
+}
+
+static bool is_poison(const struct decode_run *d)
+{
+	const struct stage *st = d->st;
+	return st->poison_count && st->poison_count >= st->max_attempts &&
+	       identity(d->w) == st->poison_input;
+}
+
+/* Sets the input at w->p aside without looking into it: the record where the codec can tell its end, else the
+ * line. */
+static int reject_poison(const struct decode_run *d)
+{
+	struct stage *st = d->st;
+	struct codec_window *w = d->w;
+	const struct codec_ops *ops = st->codec->ops;
+	const uint8_t *nl = memchr(w->p, '\n', (size_t)(w->end - w->p));
+	const uint8_t *behind = ops->behind ? ops->behind(w->p, w->end) : nl ? nl + 1 : NULL;
+	char why[STAGE_WHY_MAX];
+	snprintf(why, sizeof(why), "it killed the worker that decoded it %u times: %s", st->poison_count,
+		 st->poison_signal ? strsignal((int)st->poison_signal) : "no signal");
+	w->bad = w->p;
+	w->p = behind ? behind : w->end;
+	w->bad_len = (size_t)(w->p - w->bad) - (nl && behind == nl + 1);
+	w->why = why;
+	st->poison_in_hand = true;
+	int r = reject(d);
+	st->poison_in_hand = false;
+	w->why = NULL;
+	return r;
+}
+
 /* One call of the codec, with a second one in the largest room. CODEC_E_* or -errno; *@len: bytes.
  */
 static int decode_one(const struct decode_run *d, size_t *len)
@@ -72,13 +138,13 @@ static int decode_one(const struct decode_run *d, size_t *len)
 	int r = stage_reserve(st, ROOM_MIN, &p, &room);
 	if (r < 0)
 		return r;
-	r = r > 0 ? CODEC_E_ROOM : st->codec->ops->decode(st->codec, d->w, p, room, len);
+	r = r > 0 ? CODEC_E_ROOM : decode(d, p, room, len);
 	if (r != CODEC_E_ROOM)
 		return r;
 	r = stage_reserve(st, st->max_record, &p, &room);
 	if (r < 0)
 		return r;
-	return r > 0 ? CODEC_E_ROOM : st->codec->ops->decode(st->codec, d->w, p, room, len);
+	return r > 0 ? CODEC_E_ROOM : decode(d, p, room, len);
 }
 
 int stage_decode(struct stage *st, struct codec_window *w, const char *at,
@@ -88,6 +154,12 @@ int stage_decode(struct stage *st, struct codec_window *w, const char *at,
 	/* nothing to read is no reason to ask for room, which may end a unit */
 	while (w->p < w->end) {
 		size_t len = 0;
+		if (is_poison(&d)) {
+			int p = reject_poison(&d);
+			if (p < 0)
+				return p;
+			continue;
+		}
 		int r = decode_one(&d, &len);
 		if (r < 0)
 			return r;

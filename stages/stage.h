@@ -56,6 +56,13 @@ enum stage_answer {
 	STAGE_E_AGAIN,       /* tick, flush: there is more; call again (the unit may be committed between) */
 };
 
+/* What *stage.hand holds. */
+enum {
+	STAGE_HAND_NONE = 0,
+	STAGE_HAND_SOME = 1, /* some input: nobody has died lately, so nobody took the time to identify it */
+	                     /* above: the identity of the input */
+};
+
 enum {
 	STAGE_FDS_MAX = 64,         /* descriptors a stage may wait for */
 	STAGE_WHY_MAX = 256,        /* bytes of a reason */
@@ -70,6 +77,20 @@ enum {
 	STAGE_TRANSACTION = 1 << 2, /* consumer: has begin/finish/commit/committed of its own */
 	STAGE_OUTSIDE = 1 << 3,     /* talks to the outside: retry and timeout apply */
 	STAGE_CODEC = 1 << 4,       /* takes `codec:` and the codec's options; st->codec is set */
+};
+
+/* stage_ops.needs: what a worker of this stage keeps when it is confined (everything else is given up once the
+ * stage is open). 0: not said; a step then gets nothing, unless it is STAGE_OUTSIDE, others network and files. */
+enum {
+	STAGE_NEEDS_NOTHING = 1 << 0,
+	STAGE_NEEDS_NET = 1 << 1,   /* sockets other than unix ones */
+	STAGE_NEEDS_FILES = 1 << 2, /* files: those of `paths`, or any when that is not there */
+	STAGE_NEEDS_EXEC = 1 << 3,  /* starts programs, which may do what the daemon's user may */
+};
+
+enum stage_path_use {
+	STAGE_PATH_READ,
+	STAGE_PATH_WRITE, /* make, replace, remove: the directory it lies in */
 };
 
 struct stage;
@@ -134,6 +155,13 @@ struct stage {
 	unsigned n_fds;
 	int64_t deadline;         /* CLOCK_MONOTONIC ns at which tick or produce wants to run; 0: none */
 	char why[STAGE_WHY_MAX];  /* reason of the last answer that has one */
+	/* Producer: the input it works on, should it die of it (stage_decode sets it). NULL: nobody asks. */
+	_Atomic uint64_t *hand;
+	uint64_t poison_input;    /* workers before this one died of this input ... */
+	uint32_t poison_count;    /* ... so many times in a row; 0: of none */
+	uint32_t poison_signal;   /* ... the last time of this signal; 0: it hung or said that it cannot go on */
+	uint32_t max_attempts;    /* and so many are enough */
+	bool poison_in_hand;      /* what is being rejected is that input */
 	uint64_t refused;         /* counted refusals that cost no record: bad clients, too large messages */
 };
 
@@ -144,6 +172,10 @@ struct stage_ops {
 	const char *help;             /* one line */
 	const char *example;          /* a few lines of YAML for the manual */
 	const struct option *options; /* NULL: none, or `shape` reads the node itself */
+	unsigned needs;               /* STAGE_NEEDS_* */
+	/* Names every path the stage opens, now or later (a file's directory is meant with it). Optional. */
+	void (*paths)(const void *config,
+		      void (*add)(void *arg, const char *path, enum stage_path_use use), void *arg);
 	size_t config_size;
 	size_t state_size;
 

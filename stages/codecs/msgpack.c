@@ -323,6 +323,11 @@ static int msgpack_encode(struct codec *c, const uint8_t *rec, size_t len, struc
 	return buf_add(out, rec, len);
 }
 
+static const uint8_t *msgpack_behind(const uint8_t *p, const uint8_t *end)
+{
+	return mp_skip(p, end);
+}
+
 const struct codec_ops codec_msgpack = {
         .name = "msgpack",
         .help = "msgpack maps, back to back",
@@ -330,6 +335,7 @@ const struct codec_ops codec_msgpack = {
         .open = msgpack_open,
         .close = msgpack_close,
         .reset = msgpack_reset,
+        .behind = msgpack_behind,
         .decode = msgpack_decode,
         .encode = msgpack_encode,
 };

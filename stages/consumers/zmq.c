@@ -296,10 +296,18 @@ static int consumer_reopen(struct stage *st)
 	return 0;
 }
 
+static void paths(const void *config, void (*add)(void *, const char *, enum stage_path_use), void *arg)
+{
+	const struct zmq_config *cfg = config;
+	zmqsock_paths(&cfg->sock, add, arg);
+}
+
 const struct stage_ops consumer_zmq = {
         .name = "zmq",
         .kind = STAGE_CONSUMER,
         .flags = STAGE_TRANSACTION | STAGE_OUTSIDE | STAGE_CODEC,
+        .needs = STAGE_NEEDS_NET | STAGE_NEEDS_FILES,
+        .paths = paths,
         .help = "records to a ZeroMQ socket: PUSH, PUB, or DEALER with acknowledgement",
         .example = "next:\n"
                    "  type: zmq\n"

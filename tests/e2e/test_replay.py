@@ -129,7 +129,7 @@ def test_a_cause_that_is_not_mended_makes_new_letters(daemon):
 
 
 def test_what_cannot_be_replayed_is_refused_by_name(daemon):
-    d = daemon(config(), start=False)
+    d = daemon(config(follow="true"), start=False)
     (d.dir / "in.jsonl").write_text('{"id":1,"n":"word"}\nno record\n')
     d.start()
     d.wait_for(lambda: d.stats("dead")["letters"] == 2)
@@ -137,7 +137,7 @@ def test_what_cannot_be_replayed_is_refused_by_name(daemon):
     p = d.sluicectl("dead", "replay", letters["in"]["id"])
     assert p.returncode == 1
     assert "producer" in p.stderr and f"dead show {letters['in']['id']}" in p.stderr
-    d.write_config(config(MENDED).replace("clean", "other"))
+    d.write_config(config(MENDED, follow="true").replace("clean", "other"))
     d.ctl("reload")
     p = d.sluicectl("dead", "replay", "--all", "--json")
     assert p.returncode == 1 and "clean" in p.stderr and "no stage" in p.stderr

@@ -1,0 +1,161 @@
+"""
+A kill at every step: which cases there are, and how one is run.
+
+A scenario is a job with a way to run it and, maybe, a first fault that makes others possible (a worker's death
+gives the master something to repair). It is run once unharmed to learn which points each role passes and how often;
+then each such pair is a case: the same run with a kill at one of these passages, and the oracle.
+"""
+
+import concurrent.futures
+import os
+import signal
+import traceback
+
+import oracle
+from oracle import Job, Wrong
+
+WIDTH = int(os.environ.get("SLUICE_PARALLEL", "2"))
+
+
+class Scenario:
+    def __init__(self, name, job=None, base="", only=None, run=None):
+        self.name, self.base, self.only = name, base, only
+        self.job = job or Job()
+        self.how = run or plain
+
+    def run(self, fault):
+        """One case. Returns (passages by role, numbers drawn by each rule)."""
+        rules = ",".join(x for x in (self.base, fault) if x)
+        with self.job.box(fault=rules) as box:
+            self.how(self.job, box)
+            return box.passed()
+
+    def pairs(self):
+        """The cases: [(role, point, passages)]."""
+        roles, _ = self.run("")
+        return [(role, point, n) for role, counts in sorted(roles.items()) for point, n in counts.items()
+                if self.only is None or self.only(role, point)]
+
+
+def plain(job, box):
+    job.check(box, job.finish(box))
+
+
+def reload_drops_stage(job, box):
+    """When all is done, the configuration loses a consumer: its slot is retired, its figures stay."""
+    less = job.config.replace("  extra: {from: clean, type: 'null'}\n", "")
+    assert less != job.config
+    job.run(box)
+    box.configure(less)
+    box.signal(box.pid, signal.SIGHUP)
+
+    def gone():
+        revive(box)
+        found = box.stages()
+        return found and "extra" not in found
+    oracle.until(lambda: f"the reload to end; log:\n{box.log()}", gone)
+    books = job.finish(box)
+    books = dict(books, delivered=books["delivered"] - len(job.good))
+    job.check(box, books)
+
+
+def discard(job, box):
+    """
+    A consumer is paused, its queue fills, and a reload drops it with its chunks: counted, each once. Who is killed
+    in the middle of that is refused with the new configuration, and starts the whole again with the old one.
+    """
+    less = job.config.replace("  extra: {from: clean, type: 'null'}\n", "")
+    box.start()
+
+    def full():
+        revive(box)
+        box.ask("pause extra")
+        edges = {e["name"]: e for e in (box.ask("status") or {}).get("edges", [])}
+        return edges and edges["clean->extra"]["full"]
+
+    def gone():
+        if box.dead() == 1 and "holds" in box.log():
+            box.configure(job.config)
+            box.start()
+            ask_until_done(box, "pause extra")
+            box.configure(less)
+        revive(box)
+        found = box.stages()
+        if "extra" in found:
+            box.ask("reload --discard clean->extra")
+        return found and "extra" not in found
+    oracle.until("the paused consumer's queue to be full", full)
+    box.configure(less)
+    oracle.until(lambda: f"the reload to end; log:\n{box.log()}", gone, pause=0.05)
+    books = job.finish(box)
+    if not books["dropped"]:
+        raise Wrong("nothing was dropped")
+    extra = books["delivered"] - 2 * len(job.good) - 3
+    job.check(box, dict(books, delivered=books["delivered"] - extra, dropped=0))
+
+
+def revive(box):
+    """Starts it again when it was killed."""
+    if box.dead() == -signal.SIGKILL:
+        box.start()
+
+
+def ask_until_done(box, command):
+    def done():
+        revive(box)
+        return (box.ask(command) or {"error": 1}).get("error") is None
+    oracle.until(command, done)
+
+
+def new_geometry(job, box):
+    """Stopped half way, drained, started with another arena: positions, state and books go on."""
+    box.start()
+    def drained():
+        revive(box)
+        if (box.ask("audit") or {}).get("delivered", 0) > 1000:
+            box.ask("drain")
+        books = box.ask("audit")
+        return oracle.settled(books) and (box.ask("status") or {}).get("drained") and books
+    books = oracle.until("the drain", drained)
+    assert books["received"] < job.n, "all was done before it could be stopped: give it more input"
+    while box.stop() == -signal.SIGKILL:
+        box.start()
+        oracle.until("the drain", drained)
+    box.configure(job.config.replace("size: 4MiB", "size: 6MiB"))
+    job.check(box, job.finish(box))
+
+
+def passages(count):
+    """Which of so many passages are tried."""
+    if not oracle.LONG:
+        return [(count + 1) // 2]
+    some = {1, 2, 3, 5, count // 4, count // 2, 3 * count // 4, count - 1, count}
+    return sorted(x for x in some if 1 <= x <= count)
+
+
+def one(scenario, role, point, n):
+    """Tries passage @n; when the run was shorter this time, an earlier one. (name, None or what went wrong)."""
+    index = len([x for x in scenario.base.split(",") if x])
+    name = f"{scenario.name} {point}:{n}:{role}"
+    try:
+        while True:
+            _, drawn = scenario.run(f"{point}:{n}:{role}")
+            if drawn[index] >= n:
+                return name, None
+            if n == 1:
+                return name, "the point was not passed"
+            n = max(1, min(n // 2, drawn[index]))
+    except Wrong as e:
+        return name, str(e)
+    except Exception:
+        return name, traceback.format_exc()
+
+
+def run_all(scenario, say=print):
+    """All cases of a scenario. Returns (points hit, failures)."""
+    cases = [(role, point, n) for role, point, count in scenario.pairs() for n in passages(count)]
+    with concurrent.futures.ThreadPoolExecutor(WIDTH) as pool:
+        results = list(pool.map(lambda c: one(scenario, *c), cases))
+    failures = [f"{name}: {what}" for name, what in results if what]
+    say(f"{scenario.name}: {len(cases)} kills, {len(failures)} failed")
+    return {point for _, point, _ in cases}, failures
