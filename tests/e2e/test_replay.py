@@ -286,6 +286,62 @@ def test_a_stage_is_not_removed_in_the_middle(middle):
     finish(d, n)
 
 
+def test_letters_of_a_consumer(daemon):
+    text = """
+        producers:
+          in: {type: file, path: @DIR@/in.jsonl}
+        consumers:
+          out: {from: in, type: file, path: @DIR@/out.jsonl, codec: CODEC}
+          other: {from: in, type: file, path: @DIR@/other.jsonl}
+    """
+    d = daemon(text.replace("CODEC", "lines"), start=False)
+    write_input(d, 50)  # without a field "line", which is what this codec writes
+    d.start()
+    d.wait_for(lambda: d.stats("dead")["letters"] == 50)
+    d.write_config(text.replace("CODEC", "json"))
+    d.ctl("reload")
+    assert d.ctl("dead", "replay", "--all")["handed_over"] == 50
+    audit = d.wait_for(lambda: d.audit()["replayed"] == 50 and d.settled())
+    assert audit["balanced"]
+    check_each_once(d, 50)
+    assert len(ndjson(d.dir / "other.jsonl")) == 50
+
+
+def test_a_drained_daemon_takes_no_letters(daemon):
+    d, _ = with_letters(daemon, 100)
+    d.ctl("drain")
+    p = d.sluicectl("dead", "replay", "--all")
+    assert p.returncode == 2 and "drained" in p.stderr
+    assert not spools(d)
+
+
+def test_without_a_daemon_nothing_is_handed_over(daemon):
+    d, bad = with_letters(daemon, 100)
+    d.stop()
+    p = d.sluicectl("-c", d.config_path, "dead", "replay", "--all")
+    assert p.returncode == 2 and "no daemon" in p.stderr
+    assert not spools(d)
+
+
+def test_no_free_worker_slot(daemon):
+    text = config(arena="arena: {max_workers: 4}")
+    d = daemon(text, start=False)
+    write_input(d, 100)
+    d.start()
+    d.wait_for(lambda: d.stats("dead")["letters"] == 10)
+    p = d.sluicectl("dead", "replay", "--all")
+    assert p.returncode == 1 and "max_workers" in p.stderr
+    assert spools(d) == ["replay:clean.spool"]
+    assert d.sluicectl("dead", "replay", "--all").returncode == 1  # they wait; nothing is handed over twice
+    assert d.audit()["balanced"]
+    d.stop()
+    d.write_config(config(MENDED, "arena: {max_workers: 5}"))
+    (d.dir / "in.jsonl").write_text("")
+    d.start()
+    d.wait_for(lambda: d.audit()["replayed"] == 10 and d.settled())
+    check_each_once(d, 100)
+
+
 def test_until_done_waits_for_the_replay(middle):
     d, n = middle
     d.kill_all()

@@ -1,5 +1,6 @@
 /*
- * Spools and the replayer: each letter back exactly once, wherever the replayer, or who wrote the spool, ends.
+ * Spools and the replayer: each letter back exactly once, wherever the replayer, or who wrote the
+ * spool, ends.
  */
 #include "tests/unit/files.h"
 
@@ -30,10 +31,11 @@ static int remove_dir(void **state)
 
 static size_t letter(char line[512], unsigned n, const char *input)
 {
-	return (size_t)snprintf(line, 512,
-	                        "{\"id\":\"e-0-1-%u\",\"at\":\"2026-01-02T03:04:05Z\",\"stage\":\"clean/convert\","
-	                        "\"error\":\"no\",\"input\":%s,\"position\":\"\",\"attempts\":1}",
-	                        n, input);
+	return (size_t)snprintf(
+	        line, 512,
+	        "{\"id\":\"e-0-1-%u\",\"at\":\"2026-01-02T03:04:05Z\",\"stage\":\"clean/convert\","
+	        "\"error\":\"no\",\"input\":%s,\"position\":\"\",\"attempts\":1}",
+	        n, input);
 }
 
 static void add(struct spool_writer *w, unsigned n, const char *input)
@@ -139,7 +141,8 @@ static void a_position_belongs_to_one_spool(void **state)
 
 static void what_is_no_spool_is_refused(void **state)
 {
-	static const char *const texts[] = {"", "{\"spool\":\"12\"}\n", "no spool at all, but as long as a head of one\n",
+	static const char *const texts[] = {"", "{\"spool\":\"12\"}\n",
+	                                    "no spool at all, but as long as a head of one\n",
 	                                    "{\"spool\":\"0123456789abcdef0123456789abcdeX\"}\n"};
 	struct spool s;
 	(void)state;
@@ -174,7 +177,8 @@ static void marks_are_made_once_and_survive_a_kill(void **state)
 		strcat(line, "\n");
 		files_append(files_name(dir, "dead.jsonl"), line);
 	}
-	/* letters 0 and 1 are marked; of 25 only "e-0-1-2" got onto the disk, which reads as another's */
+	/* letters 0 and 1 are marked; of 25 only "e-0-1-2" got onto the disk, which reads as
+	 * another's */
 	files_append(files_name(dir, "replayed"), "e-0-1-0\ne-0-1-1\ne-0-1-2");
 	assert_int_equal(replayed(), 2);
 	publish(2);
@@ -337,7 +341,8 @@ static void what_cannot_go_back_becomes_a_letter(void **state)
 	assert_int_equal(spool_create(&w, dir, "clean"), 0);
 	add(&w, 0, "\"no record\"");
 	add(&w, 1, "{\"n\":1}");
-	add(&w, 2, "{\"n\":\"0123456789012345678901234567890123456789012345678901234567890123456789\"}");
+	add(&w, 2,
+	    "{\"n\":\"0123456789012345678901234567890123456789012345678901234567890123456789\"}");
 	assert_int_equal(spool_add(&w, "[]", 2), 0);
 	assert_int_equal(spool_publish(&w), 0);
 	struct run *r = run_new(host);
