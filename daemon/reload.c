@@ -107,6 +107,8 @@ int master_reload(struct master *m, const char *discard, const char **why)
 	struct complaints c = {0};
 	if (m->state >= MASTER_DRAINING)
 		return refuse(m, "the daemon is stopping", 22, why);
+	if (m->finishing)
+		return refuse(m, "everything is being finished (drain --flush)", 44, why);
 	if (m->reload)
 		return refuse(m, "another reload is under way", 27, why);
 	struct reload *r = calloc(1, sizeof(*r));

@@ -180,11 +180,18 @@ void replay_child_gone(struct master *m, uint32_t slot)
 
 /* ---- what others ask ---- */
 
+/* A replayer that has work. One that was stopped by a drain that is to finish everything will not come again. */
+static bool at_work(const struct master *m, const struct child *c)
+{
+	return c->wanted && is_replayer(m, c->stage) &&
+	       !(m->finishing && c->state == CHILD_STOPPED);
+}
+
 bool replay_feeds(const struct master *m, unsigned stage)
 {
 	for (uint32_t w = 0; w < m->arena.workers; w++) {
 		const struct child *c = &m->children[w];
-		if (!c->wanted || !is_replayer(m, c->stage))
+		if (!at_work(m, c))
 			continue;
 		unsigned edge = m->config->stages[c->stage].replay_edge;
 		if (m->config->edges[edge].to == stage)
@@ -196,7 +203,7 @@ bool replay_feeds(const struct master *m, unsigned stage)
 bool replay_active(const struct master *m)
 {
 	for (uint32_t w = 0; w < m->arena.workers; w++)
-		if (m->children[w].wanted && is_replayer(m, m->children[w].stage))
+		if (at_work(m, &m->children[w]))
 			return true;
 	return false;
 }

@@ -106,7 +106,7 @@ static void take_view(struct arena *a, void *base)
 
 static int guard_buffers(const struct arena *a)
 {
-	for (uint32_t i = 0; GUARD && i < a->entries; i++)
+	for (uint32_t i = 0; GUARD > 0 && i < a->entries; i++)
 		if (mprotect(arena_buffer(a, i) + a->buffer_stride - PAGE, PAGE, PROT_NONE) < 0)
 			return err_errno();
 	return 0;

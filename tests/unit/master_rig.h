@@ -190,10 +190,10 @@ int master_pause(struct master *m, const char *stage, bool pause, const char **w
 	return rig_called(why, "%s %s", pause ? "pause" : "resume", stage);
 }
 
-int master_drain(struct master *m, const char **why)
+int master_drain(struct master *m, bool flush, const char **why)
 {
 	(void)m;
-	return rig_called(why, "drain");
+	return rig_called(why, flush ? "drain --flush" : "drain");
 }
 
 int master_restart(struct master *m, const char *stage, const char **why)

@@ -100,7 +100,7 @@ static void least(void **state)
 	assert_string_equal(cfg->edges[1].name, "*->dead");
 	assert_int_equal(cfg->edges[1].from, UINT32_MAX);
 	assert_int_equal(cfg->edges[1].to, 2);
-	assert_int_equal(cfg->edges[0].quota, (256 - 16) / 2);
+	assert_int_equal(cfg->edges[0].quota, 256 / 2);
 	assert_int_equal(cfg->arena_size, 64 << 20);
 	assert_int_equal(cfg->arena_buffer, 256 << 10);
 	assert_null(cfg->arena_path);
@@ -174,7 +174,7 @@ static void all_keys(void **state)
 	assert_int_equal(cfg->edges[0].quota, 9);
 	assert_int_equal(cfg->edges[0].full, EDGE_DROP);
 	assert_string_equal(cfg->edges[1].name, "in->out");
-	assert_int_equal(cfg->edges[1].quota, (256 - 20) / 4);
+	assert_int_equal(cfg->edges[1].quota, 256 / 4);
 	assert_int_equal(cfg->edges[1].full, EDGE_DROP);
 	assert_string_equal(cfg->edges[2].name, "mid->out");
 	assert_int_equal(cfg->edges[2].quota, 4);
@@ -378,17 +378,14 @@ static void wrong_whole(void **state)
 	says("arena: {max_workers: 2}\n" P C, "s.yaml:1:22: arena.max_workers: 2 is too small: the "
 	                                      "stages have 2 workers, and 1 writes "
 	                                      "dead letters: set it to 3 or more\n");
-	says("arena: {size: 1MiB, buffer: 64KiB}\n" P C,
-	     "s.yaml:1:15: arena.size: 1MiB is too small: it holds 16 buffers of 64KiB, 16 of them "
-	     "for "
-	     "workers; 2 edges need 4 more (one each, 2 shared): set arena.size to 1280KiB or "
-	     "more, or "
-	     "arena.buffer or arena.max_workers lower\n");
-	says("arena: {size: 1280KiB, buffer: 64KiB}\n" P C, "");
-	says("arena: {size: 1MiB, buffer: 64KiB, max_workers: 12}\n" P C, "");
-	says(P CF "in, quota: 241}\n",
-	     "s.yaml:4:38: quota: 241 is more than the 240 buffers that the arena has\n");
-	says(P CF "in, quota: 240}\n", "");
+	says("arena: {size: 256KiB, buffer: 64KiB}\n" P C, "");
+	says("arena: {size: 192KiB, buffer: 64KiB}\n" P C,
+	     "s.yaml:1:15: arena.size: 192KiB is too small: it holds 3 buffers of 64KiB, and 2 "
+	     "edges need 4 (one each, 2 shared): set arena.size to 256KiB or more, or "
+	     "arena.buffer lower\n");
+	says(P CF "in, quota: 257}\n",
+	     "s.yaml:4:38: quota: 257 is more than the 256 buffers that the arena has\n");
+	says(P CF "in, quota: 256}\n", "");
 	char text[256];
 	snprintf(text, sizeof(text), P C "control: {socket: /%0120d}\n", 0);
 	char want[400];
