@@ -180,7 +180,8 @@ void replay_child_gone(struct master *m, uint32_t slot)
 
 /* ---- what others ask ---- */
 
-/* A replayer that has work. One that was stopped by a drain that is to finish everything will not come again. */
+/* A replayer that has work. One that was stopped by a drain that is to finish everything will not
+ * come again. */
 static bool at_work(const struct master *m, const struct child *c)
 {
 	return c->wanted && is_replayer(m, c->stage) &&
