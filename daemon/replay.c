@@ -169,7 +169,6 @@ void replay_child_gone(struct master *m, uint32_t slot)
 	if (c->state != CHILD_ENDED || !is_replayer(m, c->stage))
 		return;
 	bool more = replay_holds(m, slot);
-	log_info("dead letters were replayed to %s", stage_of(&m->config->stages[c->stage]));
 	if (more && m->state < MASTER_DRAINING) {
 		children_restart_later(m, slot);
 	} else if (!more) {

@@ -3,6 +3,7 @@ Dead letters put back with `sluicectl dead replay`: each exactly once, whoever i
 counted in the books.
 """
 
+import json
 import os
 import signal
 
@@ -27,6 +28,9 @@ CONFIG = """
 SMALL = "arena: {size: 1280KiB, buffer: 32KiB, path: @DIR@/arena}"
 
 
+KILLED = [r"killed by Killed", r"recovered \d+ chunks", r"reload refused"]
+
+
 def config(steps=STEPS, arena="", follow="false"):
     return CONFIG.replace("ARENA", arena).replace("STEPS", steps).replace("FOLLOW", follow)
 
@@ -46,6 +50,13 @@ def with_letters(daemon, n, arena="", every=10):
     d.wait_for(lambda: d.stats("dead")["letters"] == bad, what="the letters to be written")
     d.wait_for(lambda: d.audit()["delivered"] == n - bad)
     return d, bad
+
+
+def replay(d, *which):
+    """The answer of `dead replay`."""
+    p = d.sluicectl("--json", "dead", "replay", *which)
+    assert p.returncode in (0, 1) and p.stdout, p.stderr
+    return json.loads(p.stdout)
 
 
 def mend(d, arena=""):
@@ -75,7 +86,7 @@ def check_each_once(d, n):
 
 
 def nothing_left(d):
-    answer = d.ctl("dead", "replay", "--all")
+    answer = replay(d, "--all")
     assert answer["handed_over"] == 0
     assert not d.sluicectl("dead", "list", "--open", "--json").stdout
 
@@ -102,12 +113,12 @@ def test_single_letters_by_id(daemon):
     mend(d)
     letters = d.dead_letters()
     wanted = letters[3]
-    assert d.ctl("dead", "replay", wanted["id"])["handed_over"] == 1
+    assert replay(d, wanted["id"])["handed_over"] == 1
     replayed(d, 1)
     assert delivered_ids(d).count(wanted["input"]["id"]) == 1
-    assert d.ctl("dead", "replay", wanted["id"]) == {
+    assert replay(d, wanted["id"]) == {
         "handed_over": 0, "replayed_before": 1, "refused": 0, "unknown": 0}
-    assert d.ctl("dead", "replay", "--all")["handed_over"] == bad - 1
+    assert replay(d, "--all")["handed_over"] == bad - 1
     replayed(d, bad)
     check_each_once(d, 100)
     p = d.sluicectl("dead", "replay", "no-such-letter")
@@ -116,13 +127,13 @@ def test_single_letters_by_id(daemon):
 
 def test_a_cause_that_is_not_mended_makes_new_letters(daemon):
     d, bad = with_letters(daemon, 100)
-    assert d.ctl("dead", "replay", "--all")["handed_over"] == bad
+    assert replay(d, "--all")["handed_over"] == bad
     audit = replayed(d, bad)
     assert audit["dead"] == 2 * bad and audit["delivered"] == 100 - bad
     d.wait_for(lambda: d.stats("dead")["letters"] == 2 * bad)
     assert len({letter["id"] for letter in d.dead_letters()}) == 2 * bad
     mend(d)
-    assert d.ctl("dead", "replay", "--all") == {
+    assert replay(d, "--all") == {
         "handed_over": bad, "replayed_before": bad, "refused": 0, "unknown": 0}
     assert replayed(d, 2 * bad)["balanced"]
     check_each_once(d, 100)
@@ -167,7 +178,7 @@ def held_up(d):
 def middle(daemon):
     """A replay of 8,000 letters that fills all the room there is, with its target paused."""
     n = 8000
-    d = daemon(config(arena=SMALL), start=False)
+    d = daemon(config(arena=SMALL), start=False, expect=KILLED)
     write_input(d, n, every=1, pad="x" * 400)
     d.start()
     d.wait_for(lambda: d.stats("dead")["letters"] == n)
@@ -175,7 +186,7 @@ def middle(daemon):
     # the pipeline has ended: its stages only live while there is something to replay
     d.wait_for(lambda: d.stage("clean")["state"] == "ended")
     d.ctl("pause", "clean")
-    assert d.ctl("dead", "replay", "--all")["handed_over"] == n
+    assert replay(d, "--all")["handed_over"] == n
     d.wait_for(lambda: held_up(d), what="the replay to be in its middle")
     assert 0 < d.audit()["replayed"] < n
     return d, n
@@ -262,7 +273,7 @@ def test_in_memory_a_clean_stop_carries_the_place_on(daemon):
     d.wait_for(lambda: d.stats("dead")["letters"] == 8000)
     d.write_config(config(MENDED, follow="true"))
     d.ctl("reload")
-    d.ctl("dead", "replay", "--all")
+    replay(d, "--all")
     d.stop()
     d.start()
     finish(d, 8000)
@@ -300,11 +311,41 @@ def test_letters_of_a_consumer(daemon):
     d.wait_for(lambda: d.stats("dead")["letters"] == 50)
     d.write_config(text.replace("CODEC", "json"))
     d.ctl("reload")
-    assert d.ctl("dead", "replay", "--all")["handed_over"] == 50
+    assert replay(d, "--all")["handed_over"] == 50
     audit = d.wait_for(lambda: d.audit()["replayed"] == 50 and d.settled())
     assert audit["balanced"]
     check_each_once(d, 50)
     assert len(ndjson(d.dir / "other.jsonl")) == 50
+
+
+def test_each_pipeline_balances_by_itself(daemon):
+    text = """
+        producers:
+          in: {type: file, path: @DIR@/in.jsonl}
+          in2: {type: file, path: @DIR@/in.jsonl}
+        transformers:
+          clean: {from: in, steps: [STEPS]}
+          clean2: {from: in2, steps: [STEPS]}
+        consumers:
+          out: {from: clean, type: file, path: @DIR@/out.jsonl}
+          out2: {from: clean2, type: file, path: @DIR@/out2.jsonl}
+    """
+    d = daemon(text.replace("STEPS", STEPS), start=False)
+    bad = write_input(d, 200)
+    d.start()
+    d.wait_for(lambda: d.stats("dead")["letters"] == 2 * bad)
+    d.write_config(text.replace("STEPS", MENDED))
+    d.ctl("reload")
+    one = next(letter for letter in d.dead_letters() if letter["stage"].startswith("clean2"))
+    assert replay(d, one["id"])["handed_over"] == 1
+    audit = d.wait_for(lambda: d.audit()["replayed"] == 1 and d.settled())
+    assert sorted(p["replayed"] for p in audit["pipelines"]) == [0, 1]
+    d.wait_for(lambda: not spools(d))
+    assert replay(d, "--all")["handed_over"] == 2 * bad - 1
+    audit = d.wait_for(lambda: d.audit()["replayed"] == 2 * bad and d.settled())
+    assert all(p["balanced"] and p["replayed"] == bad for p in audit["pipelines"])
+    check_each_once(d, 200)
+    assert sorted(r["id"] for r in ndjson(d.dir / "out2.jsonl")) == list(range(200))
 
 
 def test_a_drained_daemon_takes_no_letters(daemon):
@@ -325,7 +366,7 @@ def test_without_a_daemon_nothing_is_handed_over(daemon):
 
 def test_no_free_worker_slot(daemon):
     text = config(arena="arena: {max_workers: 4}")
-    d = daemon(text, start=False)
+    d = daemon(text, start=False, expect=["dead letters wait"])
     write_input(d, 100)
     d.start()
     d.wait_for(lambda: d.stats("dead")["letters"] == 10)
