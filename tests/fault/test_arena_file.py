@@ -6,6 +6,7 @@ becomes of bytes that are not what was sealed.
 import fcntl
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -259,3 +260,23 @@ def test_second_daemon_is_refused_with_the_pid():
         done = subprocess.run([str(FAULTS / "sluiced"), "-c", str(box.path("c.yaml"))], env=box.env,
                               capture_output=True, text=True, timeout=60)
         assert done.returncode != 0 and f"pid {box.pid} holds" in done.stderr, done.stderr
+
+
+def test_nothing_syncs_an_arena_that_need_not_be():
+    """Without arena.sync its pages are the kernel's to write when it likes: a sync of them would cost, for nothing."""
+    if not shutil.which("strace"):
+        pytest.skip("SKIP: no strace")
+    with make(dead_output=False) as box:
+        text = box.path("c.yaml").read_text()
+        box.path("c.yaml").write_text(text[:text.index("  out:")] + "  out: {type: 'null'}\n")
+        done = subprocess.run(
+            ["strace", "-f", "-y", "-qq", "-o", str(box.path("trace")), "-e",
+             "trace=msync,fsync,fdatasync,sync,syncfs,sync_file_range,ftruncate", str(FAULTS / "sluiced"), "-c",
+             str(box.path("c.yaml")), "--until-done"], env=box.env, capture_output=True, text=True, timeout=120)
+        if done.returncode and "ptrace" in done.stderr:
+            pytest.skip(f"SKIP: strace: {done.stderr[:200]}")
+        assert done.returncode == 0, done.stderr
+        calls = box.path("trace").read_text(errors="replace").splitlines()
+        assert any("ftruncate" in c and "/arena>" in c for c in calls), "strace saw nothing of the arena"
+        assert not [c for c in calls if "/arena" in c and "ftruncate" not in c]
+        assert not [c for c in calls if "msync(" in c]
