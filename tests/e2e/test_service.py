@@ -134,7 +134,7 @@ PIPE = """
     producers:
       gen: {type: generate, rate: 20000, record: {id: =seq, pad: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx}}
     transformers:
-      mid: {steps: [{set: {x: 1}}], stall_timeout: 2s}
+      mid: {steps: [{filter: {pad: {matches: "^x+$"}}}, {set: {x: 1}}], stall_timeout: 2s}
     consumers:
       out: {type: file, path: /var/lib/sluice/out.ndjson, codec: json}
 """
