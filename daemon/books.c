@@ -27,7 +27,7 @@ static bool in_pipeline(const struct master *m, const char *stage, const char *h
 	const struct config_stage *s = stage_named(m, stage);
 	if (!s)
 		s = stage_named(m, heir);
-	return s && !s->builtin && (int)s->pipeline == pipeline;
+	return s && !(s->builtin && s->kind == STAGE_CONSUMER) && (int)s->pipeline == pipeline;
 }
 
 static int edge_pipeline(const struct master *m, uint32_t number)
@@ -74,7 +74,8 @@ static void add_flight(const struct master *m, const struct arena *a, int pipeli
 	for (uint32_t i = 0; i < a->entries; i++) {
 		struct word v = arena_word(a, i);
 		const struct arena_facts *f = &a->facts[i];
-		if (v.state == WORD_FREE || v.state == WORD_FILLING || v.edge == a->h->dead_edge)
+		if (v.state == WORD_FREE || v.state == WORD_FILLING || v.edge == a->h->dead_edge ||
+		    (f->flags & FACT_LETTERS))
 			continue;
 		if (m && pipeline >= 0 && edge_pipeline(m, v.edge) != pipeline)
 			continue;

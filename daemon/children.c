@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "daemon/control.h"
+#include "daemon/replay.h"
 #include "daemon/worker.h"
 #include "ipc/fault.h"
 #include "ipc/log.h"
@@ -104,6 +105,15 @@ static int on_channel(sd_event_source *src, int fd, uint32_t revents, void *arg)
 	return 0;
 }
 
+/* The doorbells that stood in a dead worker's sockets are gone, and its repair put chunks back without ringing:
+ * whoever sleeps takes a look. */
+static void wake_all(const struct master *m)
+{
+	for (uint32_t w = 0; w < m->arena.workers; w++)
+		if (m->children[w].channel >= 0)
+			send(m->children[w].channel, "w", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg);
 
 static enum worker_order order_at_birth(const struct master *m, const struct child *c)
@@ -131,7 +141,7 @@ int children_spawn(struct master *m, uint32_t slot)
 	const struct config_stage *stage = &m->config->stages[c->stage];
 	/* only a producer's end is remembered, and only that of this very configuration: the others find out
 	 * again that nothing can come */
-	if (stage->kind != STAGE_PRODUCER || s->config_hash != stage->hash)
+	if (stage->kind != STAGE_PRODUCER || stage->builtin || s->config_hash != stage->hash)
 		s->committed.flags &= ~(uint64_t)COMMITTED_ENDED;
 	s->kind = stage->kind;
 	s->config_hash = stage->hash;
@@ -254,6 +264,12 @@ static void note_last_words(struct master *m, struct child *c, const siginfo_t *
 		log_warning("worker %s[%u] (pid %d): %s", stage, c->ordinal, (int)c->pid, c->last_words);
 }
 
+/* A producer that crashes during a drain has nothing to come back for: it would take in again. */
+static bool intake_stopped(const struct master *m)
+{
+	return m->drained || m->state == MASTER_DRAINING;
+}
+
 static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg)
 {
 	struct child *c = arg;
@@ -263,6 +279,7 @@ static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg)
 	(void)src;
 	bool orderly = info->si_code == CLD_EXITED && info->si_status != WORKER_EXIT_CANNOT;
 	bool ended = orderly && info->si_status == WORKER_EXIT_ENDED;
+	bool is_producer = m->config->stages[c->stage].kind == STAGE_PRODUCER;
 	forget_process(c);
 	if (!orderly)
 		note_last_words(m, c, info);
@@ -274,13 +291,14 @@ static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg)
 		c->state = CHILD_ENDED;
 	} else if (orderly && !c->replace) {
 		c->state = CHILD_STOPPED;
-	} else if (m->state >= MASTER_STOPPING) {
+	} else if (m->state >= MASTER_STOPPING || (intake_stopped(m) && is_producer)) {
 		c->state = CHILD_STOPPED;
 	} else {
 		c->restarts++;
 		c->failures += !orderly;
 		children_restart_later(m, slot);
 	}
+	wake_all(m);
 	master_child_gone(m, slot);
 	return 0;
 }
@@ -335,8 +353,10 @@ static bool retire_one_stray(struct master *m)
 		s->stage[sizeof(s->stage) - 1] = 0;
 		const struct config_stage *st = s->stage[0] ? config_stage(m->config, s->stage) : NULL;
 		if (!s->stage[0] || m->children[w].wanted || (st && s->ordinal < st->workers) ||
-		    !intent_clean(&m->arena, w))
+		    !intent_clean(&m->arena, w) || replay_holds(m, w))
 			continue;
+		if (replay_retire(m, w))
+			return true;
 		arena_worker_retire(&m->arena, w, st ? st->name : "");
 		return true;
 	}

@@ -91,7 +91,8 @@ struct master {
 	int64_t started_at;           /* CLOCK_REALTIME ns */
 	int64_t stop_at;              /* monotonic ns at which a drain is over; 0: none */
 	bool until_done;
-	bool drained;                 /* by command: intake stays stopped */
+	bool drained;                 /* by command: intake stays stopped ... */
+	bool finishing;               /* ... and counts as ended: what is behind it flushes and ends */
 	int lock_fd;
 	bool stored;                  /* the memory arena was given to systemd's fd store */
 	bool orderly;                 /* the loop came to its own end */
@@ -111,7 +112,8 @@ struct master {
 
 /* @stage: a stage's name. */
 int master_pause(struct master *m, const char *stage, bool pause, const char **why);
-int master_drain(struct master *m, const char **why);
+/* @flush: the end of the intake is passed on, for good, until the daemon is started again. */
+int master_drain(struct master *m, bool flush, const char **why);
 int master_restart(struct master *m, const char *stage, const char **why);
 int master_scale(struct master *m, const char *stage, unsigned workers, const char **why);
 /* Begins a reload; @discard: name of an edge whose chunks may be dropped, or NULL. Positive with @why: refused, the
@@ -186,6 +188,8 @@ void children_free(struct master *m);
 bool flow_edge_empty(const struct master *m, unsigned edge);
 /* Sends FLUSH to stages whose feeders have ended and whose edges are empty; true when all have ended. */
 bool flow_pass_ends_on(struct master *m);
+/* Starts ended stages again onto whose edges something was put. */
+void flow_awaken(struct master *m);
 /* True when producers are gone and no chunk is in flight. */
 bool flow_drained(const struct master *m);
 

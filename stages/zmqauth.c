@@ -243,7 +243,7 @@ static int receive(void *sock, struct request *rq)
 	return 0;
 }
 
-static const char *judge(struct zmqsock_auth *a, const struct request *rq, char user[static 1])
+static const char *judge(struct zmqsock_auth *a, const struct request *rq, char user[static ZMQSOCK_USER_ID_LEN])
 {
 	user[0] = 0;
 	if (!a->dir)
