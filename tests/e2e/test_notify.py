@@ -99,7 +99,7 @@ def test_a_life(daemon, manager):
 
 def test_ready_when_the_failure_of_a_stage_is_known(daemon, manager):
     d = daemon(CONFIG.replace("60s", "1s") + "      bad: {from: mid, type: file, path: /proc/nowhere/x, codec: json, quota: 2, full: drop}\n",
-               env=manager.env, start=False)
+               env=manager.env, start=False, expect=["not reachable yet", "stop_timeout is over"])
     d.start(wait=False)
     manager.hear(lambda: manager.has("READY", "1"), "READY")
     assert not [s for s in d.status()["stages"] if s["state"] == "starting"]

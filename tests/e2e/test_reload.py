@@ -90,7 +90,7 @@ class Feeder(threading.Thread):
 def test_reload_under_load(daemon):
     port = free_port()
     text = lambda graph: (HEAD + graph).replace("@PORT@", str(port))  # noqa: E731
-    d = daemon(text(GRAPHS["plain"]))
+    d = daemon(text(GRAPHS["plain"]), expect=["reload refused", "sluice.yaml:"])
     producer = d.worker("in")["pid"]
     feeder = Feeder(port)
     feeder.start()
@@ -139,7 +139,7 @@ def test_a_removed_reader_that_is_stuck(daemon):
           out: {from: gen, type: file, path: @DIR@/out.ndjson, codec: json}
     """
     stuck = config + "      bad: {from: gen, type: file, path: /proc/nowhere/x, codec: json, quota: 4}\n"
-    d = daemon(stuck)
+    d = daemon(stuck, expect=["not reachable yet", "reload refused", "dropped [0-9]+ records"])
     wait_for(lambda: d.stage("gen")["state"] == "blocked", DEADLINE, "the dead output to hold the producer up")
     d.write_config(config)
     try:
