@@ -105,6 +105,15 @@ static int on_channel(sd_event_source *src, int fd, uint32_t revents, void *arg)
 	return 0;
 }
 
+/* The doorbells that stood in a dead worker's sockets are gone, and its repair put chunks back without ringing:
+ * whoever sleeps takes a look. */
+static void wake_all(const struct master *m)
+{
+	for (uint32_t w = 0; w < m->arena.workers; w++)
+		if (m->children[w].channel >= 0)
+			send(m->children[w].channel, "w", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg);
 
 static enum worker_order order_at_birth(const struct master *m, const struct child *c)
@@ -289,6 +298,7 @@ static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg)
 		c->failures += !orderly;
 		children_restart_later(m, slot);
 	}
+	wake_all(m);
 	master_child_gone(m, slot);
 	return 0;
 }

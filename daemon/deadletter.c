@@ -484,6 +484,7 @@ static int purge_file(struct walk *k, const char *name, int64_t before,
 	}
 	k->arg = &p;
 	int r = rewrite(k, &p, name, &sb);
+	k->arg = NULL; /* it outlives us */
 	result->removed += p.removed;
 	result->kept += p.kept;
 	return r;

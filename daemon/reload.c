@@ -76,6 +76,7 @@ static const char *needs_restart(const struct config *a, const struct config *b)
 {
 	if (a->arena_size != b->arena_size || a->arena_buffer != b->arena_buffer ||
 	    differs(a->arena_path, b->arena_path) || a->arena_sync != b->arena_sync ||
+	    a->arena_log_size != b->arena_log_size ||
 	    a->max_workers != b->max_workers)
 		return "the arena section has changed: that needs a restart";
 	if (differs(a->state_path, b->state_path) || a->state_size != b->state_size)

@@ -99,7 +99,7 @@ static int refuse_scale(const struct master *m, unsigned stage, unsigned workers
 {
 	static char text[256];
 	const struct config_stage *s = &m->config->stages[stage];
-	bool single = s->builtin || s->stateful || (s->ops && (s->ops->flags & STAGE_SINGLE));
+	bool single = s->builtin || s->log || s->stateful || (s->ops && (s->ops->flags & STAGE_SINGLE));
 	*why = NULL;
 	if (workers < 1)
 		*why = "a stage has at least one worker; use pause to stop it";

@@ -37,8 +37,14 @@ static void give_up_output(struct worker *w, struct unit_output *out, unsigned n
 			arena_drop(w->a, w->slot, out->at[i]);
 }
 
+void unit_give_up(struct worker *w, struct unit_output *out)
+{
+	give_up_output(w, out, out->n_edges);
+	out->open = false;
+}
+
 /* Takes an entry on every edge that blocks; one that drops may be missing. */
-static bool try_open(struct worker *w, struct unit_output *out)
+bool unit_try_open(struct worker *w, struct unit_output *out)
 {
 	out->p = NULL;
 	for (unsigned i = 0; i < out->n_edges; i++) {
@@ -69,7 +75,7 @@ static bool try_open(struct worker *w, struct unit_output *out)
 
 static bool open_now(struct worker *w, void *arg)
 {
-	return try_open(w, arg);
+	return unit_try_open(w, arg);
 }
 
 /* The edge to name when @out cannot be opened: the fullest against its quota. */
@@ -83,27 +89,38 @@ static uint32_t blocking_edge(const struct worker *w, const struct unit_output *
 	return out->edges[0];
 }
 
+/* A producer ordered to drain may have much in hand that was read but not made (a buffer of a file): it need
+ * not be, if the next one finds it again from the position that was just committed. */
+static void leave_draining(struct worker *w)
+{
+	if (w->st.resumes && worker_order(w) == ORDER_DRAIN)
+		worker_leave(w, WORKER_EXIT_STOPPED);
+}
+
 int unit_open(struct worker *w, struct unit_output *out)
 {
-	if (out->open || try_open(w, out))
+	if (out->open || unit_try_open(w, out))
 		return 0;
 	int r = unit_commit(w);
-	if (r < 0)
-		return r;
-	while (!out->open && !try_open(w, out)) {
+	return r < 0 ? r : unit_wait_open(w, out);
+}
+
+int unit_wait_open(struct worker *w, struct unit_output *out)
+{
+	while (!out->open && !unit_try_open(w, out)) {
 		atomic_store_explicit(&w->me->blocked_edge, blocking_edge(w, out),
 				      memory_order_relaxed);
 		worker_activity(w, ACTIVITY_BLOCKED, NULL);
 		if (worker_order(w) == ORDER_STOP)
 			worker_leave(w, WORKER_EXIT_STOPPED);
+		leave_draining(w);
 		worker_sleep(w, WAITING_ROOM, NULL, 0, LINK_NET_NS, open_now, out);
 	}
 	worker_activity(w, ACTIVITY_WORKING, NULL);
 	return 0;
 }
 
-/* Room for @need bytes in @out. */
-static int room_for(struct worker *w, struct unit_output *out, size_t need)
+int unit_room(struct worker *w, struct unit_output *out, size_t need)
 {
 	if (need > max_record(w))
 		return STAGE_E_REJECT;
@@ -113,6 +130,7 @@ static int room_for(struct worker *w, struct unit_output *out, size_t need)
 		int r = unit_commit(w);
 		if (r < 0)
 			return r;
+		leave_draining(w);
 	}
 	return unit_open(w, out);
 }
@@ -136,7 +154,7 @@ static void note_record(struct worker *w, struct unit_output *out, size_t len)
 static int host_reserve(struct stage_host *h, size_t need, uint8_t **p, size_t *room)
 {
 	struct worker *w = (struct worker *)h;
-	int r = room_for(w, &w->out[0], need);
+	int r = unit_room(w, &w->out[0], need);
 	if (r != 0)
 		return r;
 	*p = w->out[0].p + w->out[0].used;
@@ -174,7 +192,7 @@ static int host_emit(struct stage_host *h, unsigned output, const struct record 
 	}
 	struct unit_output *out = &w->out[output < w->n_out ? output : 0];
 	size_t size = record_size(rec);
-	int r = room_for(w, out, size);
+	int r = unit_room(w, out, size);
 	if (r != 0)
 		return r;
 	size_t len = record_write(rec, out->p + out->used);
@@ -230,7 +248,7 @@ static int host_position(struct stage_host *h, uint32_t off, const void *data, u
 }
 
 /* Whether the ledger held still from @before: no commit in between, none being carried out. */
-static uint64_t commits_so_far(const struct arena *a, bool *still)
+uint64_t unit_commits(const struct arena *a, bool *still)
 {
 	uint64_t sum = 0;
 	for (uint32_t i = 0; i < a->workers; i++) {
@@ -250,7 +268,7 @@ static uint64_t oldest_origin(const struct worker *w, uint64_t none)
 		if (v.state != WORD_QUEUED && v.state != WORD_CLAIMED)
 			continue;
 		const struct arena_facts *f = &w->a->facts[i];
-		if (f->origin_worker == w->slot && v.edge != w->dead.edges[0] &&
+		if (f->origin_worker == w->slot && v.edge != w->dead_edge &&
 		    f->origin_commit <= oldest)
 			oldest = f->origin_commit - 1;
 	}
@@ -261,13 +279,20 @@ static uint64_t host_stored(struct stage_host *h, bool delivered)
 {
 	struct worker *w = (struct worker *)h;
 	uint64_t committed = atomic_load_explicit(&w->me->committed.number, memory_order_relaxed);
-	if (!delivered)
+	if (!delivered && !w->logged)
 		return committed;
+	if (!delivered) {
+		uint64_t stored = unit_log_stored(w, committed);
+		w->unstored = stored < committed ? stored + 1 : 0;
+		return stored;
+	}
+	if (unit_log_replaying(w))
+		return 0;
 	for (unsigned tries = 0; tries < 16; tries++) {
 		bool still = true;
-		uint64_t before = commits_so_far(w->a, &still);
+		uint64_t before = unit_commits(w->a, &still);
 		uint64_t oldest = oldest_origin(w, committed);
-		if (commits_so_far(w->a, &still) == before && still)
+		if (unit_commits(w->a, &still) == before && still)
 			return oldest;
 	}
 	return 0; /* too lively: the next call will tell */
@@ -296,15 +321,16 @@ void unit_init(struct worker *w, const uint32_t *edge_number)
 		w->out[0].edges[0] = edge_number[w->stage->replay_edge];
 		w->out[0].n_edges = 1;
 	}
-	w->dead.edges[0] = edge_number[cfg->dead_edge];
+	w->dead.edges[0] = w->dead_edge = edge_number[cfg->dead_edge];
 	w->dead.n_edges = 1;
+	unit_log_init(w);
 	memcpy(w->position, w->me->position, sizeof(w->position));
 }
 
 /* ---- inputs ---- */
 
 /* A chunk that is not what was sealed: kept out of the flow, counted, told; its bytes stay for inspection. */
-static void set_aside(struct worker *w, struct arena_handle h)
+void unit_set_aside(struct worker *w, struct arena_handle h)
 {
 	struct word v = arena_word(w->a, h.entry);
 	log_error("chunk %llu (%u records) is torn or corrupt: set aside in entry %u",
@@ -328,7 +354,7 @@ int unit_claim(struct worker *w)
 			return ARENA_E_NONE;
 		if (arena_intact(w->a, h.entry))
 			break;
-		set_aside(w, h);
+		unit_set_aside(w, h);
 	}
 	const struct arena_facts *f = &w->a->facts[h.entry];
 	if (w->n_in && f->origin_worker != w->origin_worker) {
@@ -385,6 +411,7 @@ static void seal_output(struct worker *w, struct intent *in, struct unit_output 
 	if (w->stage->kind == STAGE_PRODUCER) {
 		f.origin_worker = w->slot;
 		f.origin_commit = in->number;
+		f.flags = w->logged && out == &w->dead ? FACT_LETTERS : 0;
 	}
 	for (unsigned i = 0; i < out->n_edges; i++) {
 		if (out->missing[i])
@@ -403,7 +430,7 @@ static void close_output(struct worker *w, struct intent *in, struct unit_output
 {
 	if (!out->open)
 		return;
-	if (out->records)
+	if (out->records || (w->bare && out == &w->out[0]))
 		seal_output(w, in, out);
 	else
 		give_up_output(w, out, out->n_edges);
@@ -446,18 +473,18 @@ static int carry_out(struct worker *w, struct intent *in)
 	return 0;
 }
 
-static void ring_one(struct worker *w, uint32_t slot, enum worker_waiting kind, uint32_t entry)
+void unit_ring_one(struct worker *w, uint32_t slot, uint32_t kinds, uint32_t entry)
 {
 	struct arena_worker *s = arena_worker(w->a, slot);
-	uint32_t seen = kind;
-	if (!atomic_compare_exchange_strong(&s->waiting, &seen, WAITING_NOT))
+	uint32_t seen = atomic_load_explicit(&s->waiting, memory_order_relaxed);
+	if (!(seen & kinds) || !atomic_compare_exchange_strong(&s->waiting, &seen, WAITING_NOT))
 		return;
 	link_ring(w->link, slot, entry, 0);
 	stats_add(&w->me->stats, STAT_rings, 1);
 }
 
 /* Wakes one sleeping reader for each chunk put out, and whoever waits for the room that was made. */
-static void ring(struct worker *w, const struct intent *in)
+void unit_ring(struct worker *w, const struct intent *in)
 {
 	atomic_thread_fence(memory_order_seq_cst); /* against worker_sleep: they set waiting, then look */
 	bool freed = false;
@@ -467,15 +494,15 @@ static void ring(struct worker *w, const struct intent *in)
 	for (uint32_t s = 0; s < w->a->workers && (left || freed); s++) {
 		struct arena_worker *it = arena_worker(w->a, s);
 		uint32_t waiting = atomic_load_explicit(&it->waiting, memory_order_relaxed);
-		if (freed && waiting == WAITING_ROOM)
-			ring_one(w, s, WAITING_ROOM, 0);
-		if (!left || waiting != WAITING_INPUT)
+		if (freed && (waiting & WAITING_ROOM))
+			unit_ring_one(w, s, WAITING_ROOM, 0);
+		if (!left || !(waiting & WAITING_INPUT))
 			continue;
 		uint64_t reads = atomic_load_explicit(&it->reads, memory_order_relaxed);
 		for (unsigned i = 0; i < in->n_out; i++) {
 			struct word v = arena_word(w->a, in->out[i].entry);
 			if (v.state == WORD_QUEUED && v.edge < ARENA_EDGES_MAX && (reads >> v.edge & 1)) {
-				ring_one(w, s, WAITING_INPUT, in->out[i].entry);
+				unit_ring_one(w, s, WAITING_INPUT, in->out[i].entry);
 				left--;
 				break;
 			}
@@ -509,7 +536,7 @@ static void start_over(struct worker *w)
 	w->n_in = stays;
 	w->n_ranges = 0;
 	w->range_bytes = 0;
-	w->want_commit = w->prepared = false;
+	w->want_commit = w->prepared = w->bare = false;
 	w->emitted_here = 0;
 	if (stays) {
 		w->in[0] = last;
@@ -528,7 +555,7 @@ int unit_commit(struct worker *w)
 		close_output(w, NULL, &w->dead);
 		return 0;
 	}
-	int r = w->stage->ops ? 0 : chain_settle(&w->chain);
+	int r = w->stage->ops ? unit_log_carrier(w) : chain_settle(&w->chain);
 	if (r < 0)
 		return worker_blameless(w, r);
 	/* the record in hand is still in flight (or there is none: timed work): what was emitted, was made */
@@ -545,13 +572,14 @@ int unit_commit(struct worker *w)
 					 w->ranges[i].len);
 		assert(fits);
 	}
+	unit_log_patches(w, in);
 	if (w->ended)
 		in->flags |= COMMITTED_ENDED;
 	note_latency(w);
 	r = carry_out(w, in);
 	if (r < 0)
 		return worker_blameless(w, r);
-	ring(w, in);
+	unit_ring(w, in);
 	stats_add(&w->me->stats, STAT_commits, 1);
 	atomic_fetch_add_explicit(&w->me->progress, 1, memory_order_relaxed);
 	start_over(w);
@@ -573,116 +601,4 @@ void unit_rewind(struct worker *w)
 		w->in[i].byte = w->in[i].from_byte;
 		w->in[i].done = false;
 	}
-}
-
-/* ---- dead letters ---- */
-
-enum {
-	LETTER_SLACK = 1024, /* bytes of a letter besides its input */
-};
-
-bool unit_letter_fits(struct worker *w, size_t len)
-{
-	size_t need = len + LETTER_SLACK;
-	if (need > max_record(w))
-		need = max_record(w);
-	if (!w->dead.open)
-		return try_open(w, &w->dead);
-	return max_record(w) - w->dead.used >= need;
-}
-
-static void put_str(struct buf *b, const char *s, size_t len)
-{
-	if (buf_room(b, MP_HEAD_MAX + len) < 0)
-		return;
-	b->len = (size_t)(mp_write_str(b->p + b->len, s, (uint32_t)len) - b->p);
-}
-
-static void put_pair(struct buf *b, const char *key, const char *value)
-{
-	put_str(b, key, strlen(key));
-	put_str(b, value, strlen(value));
-}
-
-static void put_uint(struct buf *b, const char *key, uint64_t v)
-{
-	put_str(b, key, strlen(key));
-	if (buf_room(b, MP_HEAD_MAX) == 0)
-		b->len = (size_t)(mp_write_uint(b->p + b->len, v) - b->p);
-}
-
-static void put_input(struct worker *w, struct buf *b, const void *input, size_t len, bool is_record)
-{
-	size_t most = max_record(w) - LETTER_SLACK;
-	put_str(b, "input", 5);
-	if (is_record && len <= most) {
-		buf_add(b, input, len);
-		return;
-	}
-	size_t n = len <= most ? len : most;
-	while (n < len && n && ((const uint8_t *)input)[n] >> 6 == 2)
-		n--; /* do not cut inside a character */
-	if (buf_room(b, MP_HEAD_MAX + n) < 0)
-		return;
-	bool text = !is_record && mp_utf8_valid(input, n);
-	uint8_t *end = text ? mp_write_str(b->p + b->len, input, (uint32_t)n)
-			    : mp_write_bin(b->p + b->len, input, (uint32_t)n);
-	b->len = (size_t)(end - b->p);
-}
-
-static void format_time(char *out, size_t size, int64_t ns)
-{
-	time_t s = (time_t)(ns / 1000000000);
-	struct tm tm;
-	gmtime_r(&s, &tm);
-	size_t n = strftime(out, size, "%Y-%m-%dT%H:%M:%S", &tm);
-	snprintf(out + n, size - n, ".%06dZ", (int)(ns % 1000000000 / 1000));
-}
-
-static void write_letter(struct worker *w, const char *why, const char *step, const void *input,
-			 size_t len, bool is_record, const char *at, uint32_t attempts)
-{
-	struct buf *b = &w->letter;
-	char text[STAGE_WHY_MAX + 64];
-	b->len = 0;
-	if (buf_room(b, len + LETTER_SLACK) < 0)
-		return;
-	b->len = (size_t)(mp_write_map_head(b->p, 7) - b->p);
-	snprintf(text, sizeof(text), "%02x%02x%02x%02x-%u-%llu-%u", w->a->h->epoch[0],
-		 w->a->h->epoch[1], w->a->h->epoch[2], w->a->h->epoch[3], w->slot,
-		 (unsigned long long)atomic_load(&w->me->committed.number) + 1, w->dead.records);
-	put_pair(b, "id", text);
-	format_time(text, sizeof(text), worker_realtime());
-	put_pair(b, "at", text);
-	if (step)
-		snprintf(text, sizeof(text), "%s/%s", w->stage->name, step);
-	else
-		snprintf(text, sizeof(text), "%s", w->stage->name);
-	put_pair(b, "stage", text);
-	snprintf(text, sizeof(text), "%s", why ? why : "?");
-	put_pair(b, "error", text);
-	put_input(w, b, input, len, is_record);
-	snprintf(text, sizeof(text), "%s", at ? at : "");
-	put_pair(b, "position", text);
-	put_uint(b, "attempts", attempts);
-}
-
-int unit_letter(struct worker *w, const char *why, const char *step, const void *input, size_t len,
-		bool is_record, const char *at, uint32_t attempts)
-{
-	if (w->stage->builtin && !is_replayer(w)) { /* a letter about a letter would go round for ever */
-		log_error("dead letter cannot be written: %s", why);
-		w->book[BOOK_dropped]++;
-		return 0;
-	}
-	write_letter(w, why, step, input, len, is_record, at, attempts);
-	int r = room_for(w, &w->dead, w->letter.len);
-	if (r != 0)
-		return r < 0 ? r : -EMSGSIZE;
-	memcpy(w->dead.p + w->dead.used, w->letter.p, w->letter.len);
-	w->dead.used += (uint32_t)w->letter.len;
-	w->dead.records++;
-	w->book[BOOK_dead]++;
-	stats_add(&w->me->stats, STAT_errors_data, 1);
-	return 0;
 }
