@@ -349,8 +349,8 @@ static void read_all(struct config *cfg, struct complaints *c)
 	config_graph_make(cfg, c);
 	config_dead_make(cfg, c);
 	config_log_sync(cfg);
-	config_replay_make(cfg, c);
 	config_log_check(cfg, c);
+	config_replay_make(cfg, c);
 	config_check_all(cfg, c);
 }
 

@@ -73,7 +73,7 @@ struct config_stage {
 	unsigned pipeline;             /* connected part of the graph it is in, from 0 */
 	const struct node *node;       /* its map, for messages */
 	uint64_t hash;                 /* of everything that makes this stage what it is: reload compares */
-	bool builtin;                  /* the dead-letter writer, a replayer */
+	bool builtin;                  /* the dead-letter writer, the log, a replayer */
 	bool log;                      /* the built-in log (arena.sync) */
 	unsigned replay_edge;          /* replayer: the edge it fills (index) */
 };
