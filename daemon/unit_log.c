@@ -16,6 +16,7 @@
 
 void unit_log_init(struct worker *w)
 {
+	/* a replayer keeps its input until all of it is delivered, and needs no log */
 	w->logged = w->config->log_stage != UINT32_MAX && w->stage->kind == STAGE_PRODUCER &&
 		    !w->stage->builtin && w->out[0].n_edges == 1;
 	if (w->logged)
