@@ -40,6 +40,7 @@ OBJ := $(SRC:%.c=$(BUILD)/obj/%.o)
 MAIN_OBJ := $(MAINS:%.c=$(BUILD)/obj/%.o)
 LIB := $(BUILD)/libsluice.a
 UNIT := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
+BENCH_BIN := $(addprefix $(BUILD)/bench/,input loop load)
 FUZZ := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 # the sanitizers stop at the first find; a worker that leaves by _exit has nothing to report
@@ -56,7 +57,7 @@ COV_MAKE = $(MAKE) --no-print-directory BUILD=build/cov OPT='-O0 -g' EXTRA_CFLAG
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .PHONY: all deps demo check check-unit check-e2e check-fault unit units fuzzers faults \
-	sanitizers bench fuzz lint format coverage sanitize torture soak clean help FORCE
+	sanitizers bench bench-deps budget fuzz lint format coverage sanitize torture soak clean help FORCE
 
 all: $(BUILD)/sluiced $(BUILD)/sluicectl ## build the daemon and its command
 
@@ -183,8 +184,25 @@ torture: all units faults ## faults at length, the explorer wider
 soak: all faults ## SOAK_MINUTES (30) of mixed load with accidents
 	@$(PY) tests/run soak
 
-bench: all $(BUILD)/bench/bench_codec | $(STAMP_TOOLS) ## the comparison; build/bench/report.md
-	@tests/bench/run
+bench: all $(BENCH_BIN) $(BUILD)/bench/bench_codec | $(STAMP_TOOLS) bench-deps ## the comparison; build/bench/report.md
+	@tests/bench/run $(BENCH_ARGS)
+
+# What it compares with, from Debian.
+bench-deps: | $(STAMP_CHECK)
+	@tests/bench/deps $(BUILD)
+
+$(BUILD)/bench/hot: tests/bench/hot.c $(LIB) | $(STAMP) $(BUILD)/pkg.libs
+	@mkdir -p $(@D)
+	$(call TELL,LINK $@)
+	$(Q)$(COMPILE) $(NOTE) $< $(LIB) $(LDFLAGS) -o $@ $(LINK_LIBS)
+
+$(BENCH_BIN): $(BUILD)/bench/%: tests/bench/%.c | $(STAMP)
+	@mkdir -p $(@D)
+	$(call TELL,LINK $@)
+	$(Q)$(CC) -std=c17 -D_GNU_SOURCE -O2 -g $(WARN) $< -o $@ -lzmq -lxxhash
+
+budget: $(BUILD)/bench/hot | $(STAMP_CHECK) ## instructions of the hot loops against tests/bench/budget.txt
+	@$(PY) tests/bench/test_budget.py $<
 
 coverage: | $(STAMP_CHECK) ## lines run by the unit tests, a line a file
 	@+$(COV_MAKE) all units

@@ -40,7 +40,7 @@ static const char *const base_calls[] = {
 	"pselect6", "pwrite64", "pwritev", "pwritev2", "read", "readahead", "readlink", "readlinkat", "readv",
 	"restart_syscall", "rseq", "rt_sigaction", "rt_sigpending", "rt_sigprocmask", "rt_sigreturn",
 	"rt_sigsuspend", "rt_sigtimedwait", "sched_get_priority_max", "sched_get_priority_min",
-	"sched_getaffinity", "sched_getparam", "sched_getscheduler", "sched_setaffinity", "sched_setscheduler",
+	"sched_getaffinity", "sched_getparam", "sched_getscheduler",
 	"sched_yield", "select", "sendfile", "set_robust_list", "set_tid_address", "setrlimit", "sigaltstack",
 	"splice", "stat", "statfs", "statx", "sync_file_range", "sysinfo", "tgkill", "time", "timerfd_create",
 	"timerfd_gettime", "timerfd_settime", "times", "umask", "uname", "write", "writev",
