@@ -25,6 +25,7 @@ static bool leads_to_log(const struct worker *w, uint32_t edge)
 
 void unit_log_init(struct worker *w)
 {
+	/* a replayer keeps its input until all of it is delivered, and needs no log */
 	w->logged = w->config->log_stage != UINT32_MAX && w->stage->kind == STAGE_PRODUCER &&
 	            !w->stage->builtin && w->out[0].n_edges == 1 &&
 	            leads_to_log(w, w->out[0].edges[0]);
