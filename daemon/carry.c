@@ -176,3 +176,10 @@ int carry_load(struct master *m)
 	}
 	return unlink(path) < 0 ? err_errno() : 0;
 }
+
+void carry_forget(struct master *m)
+{
+	char path[4096];
+	path_of(m, "", path, sizeof(path));
+	unlink(path);
+}

@@ -12,3 +12,5 @@
 int carry_save(struct master *m);
 /* 0 (also when there is nothing), or -errno (logged: a damaged file is kept aside as carry.bad). */
 int carry_load(struct master *m);
+/* Removes the file: an arena that was kept has all of it. */
+void carry_forget(struct master *m);

@@ -254,6 +254,12 @@ static void note_last_words(struct master *m, struct child *c, const siginfo_t *
 		log_warning("worker %s[%u] (pid %d): %s", stage, c->ordinal, (int)c->pid, c->last_words);
 }
 
+/* A producer that crashes during a drain has nothing to come back for: it would take in again. */
+static bool intake_stopped(const struct master *m)
+{
+	return m->drained || m->state == MASTER_DRAINING;
+}
+
 static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg)
 {
 	struct child *c = arg;
@@ -263,6 +269,7 @@ static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg)
 	(void)src;
 	bool orderly = info->si_code == CLD_EXITED && info->si_status != WORKER_EXIT_CANNOT;
 	bool ended = orderly && info->si_status == WORKER_EXIT_ENDED;
+	bool is_producer = m->config->stages[c->stage].kind == STAGE_PRODUCER;
 	forget_process(c);
 	if (!orderly)
 		note_last_words(m, c, info);
@@ -274,7 +281,7 @@ static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg)
 		c->state = CHILD_ENDED;
 	} else if (orderly && !c->replace) {
 		c->state = CHILD_STOPPED;
-	} else if (m->state >= MASTER_STOPPING) {
+	} else if (m->state >= MASTER_STOPPING || (intake_stopped(m) && is_producer)) {
 		c->state = CHILD_STOPPED;
 	} else {
 		c->restarts++;

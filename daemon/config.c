@@ -21,6 +21,7 @@
 #include <sys/un.h>
 
 static const char *const dead_full[] = {"block", "drop", NULL};
+static const char *const confine_modes[] = {"auto", "required", "off", NULL};
 
 static const struct option arena_options[] = {
         {"size", OPTION_SIZE, offsetof(struct config, arena_size), .def = "64MiB", .min = 65536,
@@ -31,6 +32,8 @@ static const struct option arena_options[] = {
          .help = "file that outlives the daemon; without it memory that does not"},
         {"sync", OPTION_BOOL, offsetof(struct config, arena_sync), .def = "false",
          .help = "survive loss of power too"},
+        {"log_size", OPTION_SIZE, offsetof(struct config, arena_log_size), .min = 65536,
+         .max = 17592186044416.0, .help = "bytes of the log that sync writes; default 4 x size"},
         {"max_workers", OPTION_INT, offsetof(struct config, max_workers), .def = "16", .min = 2,
          .max = CONFIG_WORKERS_MAX, .help = "worker processes there may be, dead letters included"},
         OPTION_END,
@@ -65,6 +68,9 @@ static const struct option daemon_options[] = {
          .help = "directory for sockets; what is private lies in ipc/ below it"},
         {"stop_timeout", OPTION_DURATION, offsetof(struct config, stop_timeout), .def = "30s",
          .min = 0, .max = 86400, .help = "how long a stop may take before workers are killed"},
+        {"confine", OPTION_ENUM, offsetof(struct config, confine), .def = "auto",
+         .choices = confine_modes,
+         .help = "auto: workers give up what their stage does not need, as far as the kernel can; required: or do not start; off"},
         OPTION_END,
 };
 
@@ -342,6 +348,8 @@ static void read_all(struct config *cfg, struct complaints *c)
 	config_stages_read(cfg, c);
 	config_graph_make(cfg, c);
 	config_dead_make(cfg, c);
+	config_log_sync(cfg);
+	config_log_check(cfg, c);
 	config_check_all(cfg, c);
 }
 
@@ -351,6 +359,7 @@ struct config *config_load(const char *path, struct complaints *c)
 	size_t start = c->text.len;
 	struct config *cfg = calloc(1, sizeof(*cfg));
 	if (cfg) {
+		cfg->log_stage = UINT32_MAX;
 		cfg->path = strdup(path);
 		cfg->tree = calloc(1, sizeof(*cfg->tree));
 		if (cfg->tree)

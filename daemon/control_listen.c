@@ -17,6 +17,18 @@
 #include <systemd/sd-daemon.h>
 
 #include "daemon/control_parts.h"
+#include "daemon/notify.h"
+
+static const char KEPT[] = "control-kept"; /* our own one in systemd's store */
+
+static bool is_control(const char *name, int n)
+{
+	size_t len = strlen(name);
+	if (strcmp(name, "control") == 0)
+		return true;
+	/* a socket unit without FileDescriptorName= */
+	return strcmp(name, KEPT) != 0 && (n == 1 || (len > 7 && strcmp(name + len - 7, ".socket") == 0));
+}
 
 /* A descriptor handed over by systemd: the one called "control", or the only one, when it fits. */
 static int take_from_systemd(void)
@@ -26,8 +38,8 @@ static int take_from_systemd(void)
 	int n = sd_listen_fds_with_names(0, &names);
 	for (int i = 0; i < n; i++) {
 		int fd = SD_LISTEN_FDS_START + i;
-		bool named = names && names[i] && strcmp(names[i], "control") == 0;
-		if (found < 0 && (named || n == 1) &&
+		bool named = names && names[i] && is_control(names[i], n);
+		if (found < 0 && named &&
 		    sd_is_socket_unix(fd, SOCK_STREAM, 1, NULL, 0) > 0)
 			found = fd;
 	}
@@ -35,6 +47,23 @@ static int take_from_systemd(void)
 		free(names[i]);
 	free(names);
 	return found;
+}
+
+/* The socket of the daemon before us, with the clients that have knocked since: only while it is the one at @path. */
+static int take_kept(struct control_listen *l, const char *path)
+{
+	struct stat st;
+	int fd = notify_stored(KEPT);
+	if (fd < 0)
+		return -1;
+	if (sd_is_socket_unix(fd, SOCK_STREAM, 1, path, 0) > 0 && lstat(path, &st) == 0 && S_ISSOCK(st.st_mode)) {
+		l->ours = l->kept = true;
+		snprintf(l->path, sizeof(l->path), "%s", path);
+		return fd;
+	}
+	notify_unstore(KEPT);
+	close(fd);
+	return -1;
 }
 
 static int make_parents(const char *path)
@@ -110,6 +139,8 @@ int control_listen_open(struct control_listen *l, const char *path, unsigned mod
 {
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
 	*l = (struct control_listen){.fd = take_from_systemd()};
+	if (l->fd < 0)
+		l->fd = take_kept(l, path);
 	if (l->fd >= 0) /* as it was handed over, an accept could wait */
 		return fcntl(l->fd, F_SETFL, fcntl(l->fd, F_GETFL) | O_NONBLOCK) < 0 ? err_errno()
 		                                                                     : 0;
@@ -133,6 +164,8 @@ int control_listen_open(struct control_listen *l, const char *path, unsigned mod
 	r = bind_and_listen(l, &sa, mode);
 	if (r < 0)
 		control_listen_close(l);
+	else
+		l->kept = notify_store(KEPT, l->fd);
 	return r;
 }
 
@@ -144,7 +177,7 @@ void control_listen_close(struct control_listen *l)
 	l->fd = -1;
 	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", l->path);
 	/* somebody may have put a socket of his own there: then there is an answer */
-	if (l->ours && is_dead(&sa) == 0)
+	if (l->ours && !l->kept && is_dead(&sa) == 0)
 		unlink(l->path);
 	l->ours = false;
 }

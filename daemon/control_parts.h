@@ -48,6 +48,7 @@ struct control_listen {
 	char path[108];
 
 	bool ours; /* made by us, not handed over by systemd */
+	bool kept; /* systemd keeps it: the path stays for the daemon after us */
 };
 
 struct control {

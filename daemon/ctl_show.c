@@ -176,6 +176,20 @@ void ctl_show_stats(const struct ctl *ctl, struct doc d, struct buf *out)
 
 /* ---- workers ---- */
 
+/* "all", "all but files", "privileges, calls"; "-" for what is not confined at all. */
+static void cell_confined(struct table *t, struct doc w)
+{
+	char text[128] = "", name[32];
+	size_t len = 0;
+	bool missing = false;
+	for (struct doc_walk k = doc_walk(doc_at(w, "not_confined")); doc_next(&k); missing = true)
+		len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%s", len ? ", " : "all but ",
+		                        doc_copy(k.value, name, sizeof(name)));
+	struct doc_walk k = doc_walk(doc_at(w, "confined"));
+	bool any = doc_next(&k);
+	table_cell(t, missing ? TABLE_WARN : TABLE_PLAIN, "%s", missing ? text : any ? "all" : "-");
+}
+
 static void worker_row(struct table *t, struct doc w)
 {
 	char s[TABLE_NUMBER_MAX];
@@ -193,6 +207,7 @@ static void worker_row(struct table *t, struct doc w)
 	table_cell(t, TABLE_PLAIN, "%.2f s", doc_num(doc_at(w, "cpu_s")));
 	table_cell(t, TABLE_PLAIN, "%s", up > 0 ? table_seconds(s, up) : "-");
 	table_cell(t, restarts ? TABLE_WARN : TABLE_PLAIN, "%llu", (unsigned long long)restarts);
+	cell_confined(t, w);
 	cell_doc(t, TABLE_PLAIN, doc_at(w, "why"));
 }
 
@@ -200,7 +215,7 @@ void ctl_show_workers(const struct ctl *ctl, struct doc d, struct buf *out)
 {
 	struct table t = {0};
 	COLUMNS(t, "STAGE", ">#", ">PID", "STATE", ">RSS", ">PSS", ">CPU", ">UP", ">RESTARTS",
-	        "WHY");
+	        "CONFINED", "WHY");
 	table_cell(&t, TABLE_PLAIN, "(master)");
 	worker_row(&t, doc_at(d, "master"));
 	for (struct doc_walk w = doc_walk(doc_at(d, "workers")); doc_next(&w);) {

@@ -19,11 +19,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <systemd/sd-daemon.h>
-
 #include "daemon/carry.h"
+#include "daemon/home_log.h"
+#include "daemon/notify.h"
 #include "ipc/err.h"
 #include "ipc/log.h"
+
+static const char STORED_ARENA[] = "arena";
 
 static void make_parents(const char *path)
 {
@@ -99,7 +101,8 @@ static void wanted(const struct config *cfg, struct arena_geometry *g)
 	*g = (struct arena_geometry){.entries = (uint32_t)(cfg->arena_size / cfg->arena_buffer),
 				     .workers = (uint32_t)cfg->max_workers,
 				     .buffer_size = cfg->arena_buffer,
-				     .checked = cfg->arena_path != NULL};
+				     .checked = cfg->arena_path != NULL,
+				     .tails = cfg->log_stage != UINT32_MAX};
 }
 
 static uint64_t chunks_in(const struct arena *a)
@@ -132,7 +135,8 @@ static const char *attach_problem(int r)
 
 static bool same_geometry(const struct arena *a, const struct arena_geometry *g)
 {
-	return a->entries == g->entries && a->workers == g->workers && a->buffer_size == g->buffer_size;
+	return a->entries == g->entries && a->workers == g->workers &&
+	       a->buffer_size == g->buffer_size && (a->tail_size != 0) == g->tails;
 }
 
 static void repair_all(struct master *m)
@@ -146,10 +150,25 @@ static void repair_all(struct master *m)
 	}
 }
 
+/* A mapping that outlived the machine's run is no evidence: the log is. */
+static int rebuild(struct master *m, int fd, const struct arena_geometry *g, int problem)
+{
+	arena_detach(&m->arena);
+	close(fd);
+	return home_log_rebuild(m, g, problem ? "the arena is damaged" : "the machine was started anew");
+}
+
 /* Takes over an arena that exists. A changed geometry is fine when nothing is in flight. */
 static int take_over(struct master *m, int fd, const struct arena_geometry *g, const char *where)
 {
 	int r = arena_attach(&m->arena, fd);
+	bool lost = r == ARENA_E_CORRUPT || (r == 0 && m->arena.boot_changed);
+	if (lost && g->tails && home_log_exists(m))
+		return rebuild(m, fd, g, r);
+	if (r == 0 && m->config->arena_path && !g->tails)
+		home_log_leave(m, !m->arena.boot_changed);
+	if (r == 0)
+		arena_note_boot(&m->arena);
 	if (r != 0) {
 		log_error("the arena in %s %s", where, attach_problem(r));
 		return r < 0 ? r : -EINVAL;
@@ -174,47 +193,73 @@ static int take_over(struct master *m, int fd, const struct arena_geometry *g, c
 	return r < 0 ? r : make_new(m, fd, g, where);
 }
 
-/* The memfd that the daemon before us left with systemd, or -1. */
-static int stored_fd(void)
+/* Takes over what the daemon before us left with systemd in memory, when the arena is to be a file now. What is in
+ * flight cannot move; with nothing in flight positions and books do, by the carry file. */
+static int leave_memory(struct master *m)
 {
-	char **names = NULL;
-	int n = sd_listen_fds_with_names(0, &names), fd = -1;
-	for (int i = 0; i < n; i++) {
-		if (strcmp(names[i], "arena") == 0)
-			fd = SD_LISTEN_FDS_START + i;
-		free(names[i]);
+	int fd = notify_stored(STORED_ARENA);
+	if (fd < 0)
+		return 0;
+	int r = arena_attach(&m->arena, fd);
+	if (r != 0) {
+		log_error("the arena in systemd's fd store %s", attach_problem(r));
+		return r < 0 ? r : -EINVAL;
 	}
-	free(names);
-	if (fd >= 0)
-		fcntl(fd, F_SETFD, FD_CLOEXEC);
-	return fd;
+	repair_all(m);
+	uint64_t chunks = chunks_in(&m->arena);
+	if (chunks) {
+		log_error("arena.path is new, and the arena in memory (systemd's fd store) has %llu chunks in flight: "
+			  "start without arena.path and run `sluicectl drain` first, or give them up with "
+			  "`systemctl stop`", (unsigned long long)chunks);
+		return -EINVAL;
+	}
+	r = carry_save(m);
+	arena_detach(&m->arena);
+	if (r < 0)
+		return r;
+	notify_unstore(STORED_ARENA);
+	close(fd);
+	m->arena.fd = -1;
+	return 0;
 }
 
 static int open_file_arena(struct master *m, const struct arena_geometry *g)
 {
 	const char *path = m->config->arena_path;
 	struct stat st;
+	int r = leave_memory(m);
+	if (r < 0)
+		return r;
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0 || fstat(fd, &st) < 0) {
-		int r = err_errno();
+		r = err_errno();
 		log_error("cannot open arena.path %s: %s", path, strerror(-r));
 		return r;
 	}
-	return st.st_size ? take_over(m, fd, g, path) : make_new(m, fd, g, path);
+	if (st.st_size)
+		return take_over(m, fd, g, path);
+	if (!g->tails || !home_log_exists(m))
+		return make_new(m, fd, g, path);
+	close(fd);
+	return home_log_rebuild(m, g, "there is no arena");
 }
 
 static int open_memfd_arena(struct master *m, const struct arena_geometry *g)
 {
-	int fd = stored_fd();
-	if (fd >= 0)
-		return take_over(m, fd, g, "systemd's fd store");
+	int fd = notify_stored(STORED_ARENA);
+	if (fd >= 0) {
+		int r = take_over(m, fd, g, "systemd's fd store");
+		if (r == 0)
+			carry_forget(m); /* what it carries is in this arena, or older */
+		m->stored = r == 0;
+		return r;
+	}
 	fd = memfd_create("sluice-arena", MFD_CLOEXEC);
 	if (fd < 0)
 		return err_errno();
 	int r = make_new(m, fd, g, "memory");
 	if (r == 0)
-		m->stored = sd_pid_notify_with_fds(0, 0, "FDSTORE=1\nFDNAME=arena", &fd, 1) > 0 &&
-			    getenv("FDSTORE");
+		m->stored = notify_store(STORED_ARENA, fd);
 	return r;
 }
 
@@ -372,12 +417,14 @@ int home_open(struct master *m)
 		r = home_assign_edges(m);
 	if (r == 0)
 		name_heirs(m);
-	return r == 0 ? refuse_strays(m) : r;
+	if (r == 0)
+		r = refuse_strays(m);
+	return r == 0 && m->config->log_stage != UINT32_MAX ? home_log_prepare(m) : r;
 }
 
 bool home_persistent(const struct master *m)
 {
-	return m->config->arena_path || m->stored;
+	return m->config->arena_path != NULL;
 }
 
 void home_close(struct master *m)

@@ -6,7 +6,7 @@
  *
  * DRAINING: producers take no more, everything in flight goes to its end. STOPPING: workers finish the unit in hand
  * and leave. A drain that is not over after `stop_timeout` becomes a stop; workers that do not leave then are
- * killed. systemd is told all of it, and its watchdog is fed from the loop, hence only while the loop runs.
+ * killed. systemd is told all of it (notify.h).
  */
 #include "daemon/master.h"
 
@@ -16,9 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <systemd/sd-daemon.h>
-
 #include "daemon/control.h"
+#include "daemon/notify.h"
 #include "ipc/fault.h"
 #include "ipc/log.h"
 
@@ -45,10 +44,7 @@ void master_set_state(struct master *m, enum master_state s, const char *why)
 {
 	m->state = s;
 	m->why = why;
-	if (s == MASTER_RUNNING)
-		sd_notifyf(0, "READY=1\nSTATUS=%s", why);
-	else if (s >= MASTER_DRAINING)
-		sd_notifyf(0, "STOPPING=1\nSTATUS=%s", why);
+	notify_state(m);
 }
 
 /* ---- starting ---- */
@@ -81,7 +77,10 @@ static int spawn_all(struct master *m)
 
 static void tell_losses(const struct master *m)
 {
-	if (!m->config->arena_path && !m->stored)
+	if (m->stored)
+		log_notice("the arena is in memory, kept by the service manager over a restart or a crash, not over "
+			   "a stop (set arena.path to keep it)");
+	else if (!m->config->arena_path)
 		log_notice("the arena is in memory only: a crash of the master or the machine loses what is in "
 			   "flight (set arena.path to keep it)");
 	else if (!m->config->arena_sync)
@@ -164,8 +163,6 @@ static void drain_step(struct master *m, int64_t now)
 		log_warning("stop_timeout is over with %llu chunks in flight%s", (unsigned long long)left,
 			    home_persistent(m) ? "" : ": they are lost");
 		begin_stopping(m, "stopping: stop_timeout was over");
-	} else {
-		sd_notify(0, "EXTEND_TIMEOUT_USEC=10000000");
 	}
 }
 
@@ -186,22 +183,6 @@ void master_child_gone(struct master *m, uint32_t slot)
 
 /* ---- the loop ---- */
 
-static void say_rate(struct master *m)
-{
-	unsigned last = (m->sample_at + SAMPLES - 1) % SAMPLES, before = (last + SAMPLES - 1) % SAMPLES;
-	uint64_t rate = 0;
-	if (m->n_samples < 2 || m->state != MASTER_RUNNING)
-		return;
-	for (unsigned i = 0; i < m->config->n_stages; i++) {
-		if (m->config->stages[i].kind != STAGE_PRODUCER)
-			continue;
-		uint64_t a = m->samples[(size_t)before * m->config->n_stages + i].records_in;
-		uint64_t b = m->samples[(size_t)last * m->config->n_stages + i].records_in;
-		rate += b > a ? b - a : 0;
-	}
-	sd_notifyf(0, "STATUS=%s; %llu records/s in", m->why, (unsigned long long)rate);
-}
-
 static int on_tick(sd_event_source *src, uint64_t usec, void *arg)
 {
 	struct master *m = arg;
@@ -209,10 +190,9 @@ static int on_tick(sd_event_source *src, uint64_t usec, void *arg)
 	int64_t now = master_now();
 	sd_event_source_set_time(src, usec + TICK_US);
 	sd_event_source_set_enabled(src, SD_EVENT_ON);
-	if (++ticks % 10 == 0) {
+	if (++ticks % 10 == 0)
 		children_check(m, now);
-		say_rate(m);
-	}
+	notify_tick(m, now);
 	reload_step(m);
 	switch (m->state) {
 	case MASTER_STARTING:
@@ -273,8 +253,6 @@ static int make_loop(struct master *m)
 		r = sd_event_add_signal(m->event, NULL, SIGINT, on_signal, m);
 	if (r >= 0)
 		r = sd_event_add_signal(m->event, NULL, SIGHUP, on_signal, m);
-	if (r >= 0)
-		r = sd_event_set_watchdog(m->event, true);
 	if (r >= 0)
 		r = sd_event_add_time_relative(m->event, &m->tick, CLOCK_MONOTONIC, TICK_US, 1000, on_tick, m);
 	return r < 0 ? r : 0;

@@ -9,6 +9,7 @@
  * home.c      runtime directory, lock, arena: made or attached
  * children.c  fork, reap, repair, restart with back-off
  * watch.c     stalls, memory limits, figures from /proc
+ * notify.c    what systemd is told, and what it keeps
  * flow.c      ends of stages, emptiness of edges
  * reload.c    a new configuration under load
  * books.c     the conservation law, audited
@@ -90,9 +91,10 @@ struct master {
 	int64_t started_at;           /* CLOCK_REALTIME ns */
 	int64_t stop_at;              /* monotonic ns at which a drain is over; 0: none */
 	bool until_done;
-	bool drained;                 /* by command: intake stays stopped */
+	bool drained;                 /* by command: intake stays stopped ... */
+	bool finishing;               /* ... and counts as ended: what is behind it flushes and ends */
 	int lock_fd;
-	bool stored;                  /* the memory arena is in systemd's fd store */
+	bool stored;                  /* the memory arena was given to systemd's fd store */
 	bool orderly;                 /* the loop came to its own end */
 	bool clean;                   /* everything was finished: positions may be carried over */
 	int exit_status;
@@ -110,7 +112,8 @@ struct master {
 
 /* @stage: a stage's name. */
 int master_pause(struct master *m, const char *stage, bool pause, const char **why);
-int master_drain(struct master *m, const char **why);
+/* @flush: the end of the intake is passed on, for good, until the daemon is started again. */
+int master_drain(struct master *m, bool flush, const char **why);
 int master_restart(struct master *m, const char *stage, const char **why);
 int master_scale(struct master *m, const char *stage, unsigned workers, const char **why);
 /* Begins a reload; @discard: name of an edge whose chunks may be dropped, or NULL. Positive with @why: refused, the
@@ -152,7 +155,8 @@ void home_close(struct master *m);
 int home_assign_edges(struct master *m);
 /* The names an edge has in the arena. @to is borrowed from the configuration. */
 void home_edge_names(const struct config *cfg, unsigned edge, char *from, size_t size, const char **to);
-/* Whether the arena outlives this process. */
+/* Whether the arena outlives a stop. One in systemd's fd store does not: nothing tells a restart, which keeps it,
+ * from a stop, which does not. */
 bool home_persistent(const struct master *m);
 
 /* ---- children.c ---- */
@@ -170,6 +174,8 @@ void children_kill(struct master *m, uint32_t slot, bool for_stall);
 void children_check(struct master *m, int64_t now);
 /* Proportional set size of a process in bytes, read now (it costs the kernel a walk); 0: gone. */
 uint64_t watch_pss(pid_t pid);
+/* Why systemd's watchdog should not be fed; NULL: all is sound. */
+const char *watch_unsound(const struct master *m, int64_t now);
 /* How many have a process. */
 unsigned children_running(const struct master *m);
 /* How many of a stage's workers (config index) have a process. */

@@ -16,9 +16,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <systemd/sd-daemon.h>
-
 #include "daemon/control.h"
+#include "daemon/notify.h"
 #include "daemon/worker.h"
 #include "ipc/log.h"
 
@@ -76,6 +75,7 @@ static const char *needs_restart(const struct config *a, const struct config *b)
 {
 	if (a->arena_size != b->arena_size || a->arena_buffer != b->arena_buffer ||
 	    differs(a->arena_path, b->arena_path) || a->arena_sync != b->arena_sync ||
+	    a->arena_log_size != b->arena_log_size ||
 	    a->max_workers != b->max_workers)
 		return "the arena section has changed: that needs a restart";
 	if (differs(a->state_path, b->state_path) || a->state_size != b->state_size)
@@ -107,6 +107,8 @@ int master_reload(struct master *m, const char *discard, const char **why)
 	struct complaints c = {0};
 	if (m->state >= MASTER_DRAINING)
 		return refuse(m, "the daemon is stopping", 22, why);
+	if (m->finishing)
+		return refuse(m, "everything is being finished (drain --flush)", 44, why);
 	if (m->reload)
 		return refuse(m, "another reload is under way", 27, why);
 	struct reload *r = calloc(1, sizeof(*r));
@@ -133,7 +135,7 @@ int master_reload(struct master *m, const char *discard, const char **why)
 	r->until = master_now() + m->config->stop_timeout;
 	m->reload = r;
 	m->reload_error[0] = 0;
-	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)(master_now() / 1000));
+	notify_reloading();
 	return 0; /* reload_step() does the rest, from the loop */
 }
 
@@ -185,7 +187,7 @@ static void end_reload(struct master *m, const char *why)
 		m->reloads++;
 		m->reload_error[0] = 0;
 	}
-	sd_notifyf(0, "READY=1\nSTATUS=%s", m->why);
+	notify_reloaded(m);
 	control_reloaded(m, why ? m->reload_error : NULL);
 }
 

@@ -5,6 +5,8 @@
  */
 #include "daemon/report.h"
 
+#include "daemon/confine.h"
+
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>
@@ -49,6 +51,16 @@ static void write_figures(const struct child *c, struct json *j)
 	json_uint(j, "failures", c->failures);
 }
 
+/* Names of the bits in @bits as a list. */
+static void write_confined(const char *key, uint32_t bits, struct json *j)
+{
+	json_open(j, key, '[');
+	for (unsigned i = 0; i < CONFINED_COUNT; i++)
+		if (bits >> i & 1)
+			json_text(j, NULL, confined_name[i]);
+	json_close(j, ']');
+}
+
 static void write_worker(const struct master *m, uint32_t slot, unsigned stage, int64_t now,
                          struct json *j)
 {
@@ -69,6 +81,8 @@ static void write_worker(const struct master *m, uint32_t slot, unsigned stage, 
 	json_num(j, "uptime_s", alive ? report_since(now, c->started) : 0);
 	json_num(j, "since_s",
 	         report_since(now, atomic_load_explicit(&w->since, memory_order_relaxed)));
+	write_confined("confined", alive ? atomic_load(&w->confined) : 0, j);
+	write_confined("not_confined", alive ? atomic_load(&w->unconfined) : 0, j);
 	json_uint(j, "commits", atomic_load_explicit(&w->committed.number, memory_order_relaxed));
 	json_close(j, '}');
 }

@@ -108,6 +108,20 @@ static void take_sample(struct master *m)
 		m->n_samples++;
 }
 
+/* A kill that was sent and has not helped: the process hangs in the kernel, or this loop does not see it end. */
+const char *watch_unsound(const struct master *m, int64_t now)
+{
+	static const int64_t grace = 10000000000;
+	for (uint32_t w = 0; w < m->arena.workers; w++) {
+		const struct child *c = &m->children[w];
+		if (c->state != CHILD_RUNNING || c->stage >= m->config->n_stages)
+			continue;
+		if (now - c->seen_at > m->config->stages[c->stage].stall_timeout + grace)
+			return "a worker stands still beyond its stall_timeout and could not be replaced";
+	}
+	return NULL;
+}
+
 void children_check(struct master *m, int64_t now)
 {
 	for (uint32_t w = 0; w < m->arena.workers; w++) {

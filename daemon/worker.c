@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/confine_stage.h"
 #include "ipc/fault.h"
 #include "stages/state.h"
 
@@ -311,11 +312,52 @@ static int open_patiently(struct worker *w)
 	}
 }
 
+/* ---- confinement ---- */
+
+/* Notes what was achieved of what was wanted; -EPERM when that is not enough. */
+static int note_confined(struct worker *w, uint32_t want)
+{
+	uint32_t missing = want & ~w->confined;
+	atomic_store(&w->me->confined, w->confined);
+	atomic_store(&w->me->unconfined, missing);
+	if (!missing || w->config->confine != CONFINE_REQUIRED)
+		return 0;
+	snprintf(w->st.why, sizeof(w->st.why), "not confined (%s is missing), and daemon.confine is required",
+		 confined_name[__builtin_ctz(missing)]);
+	return -EPERM;
+}
+
+/* Before any thread: files, privileges, limits. */
+static void confine_birth(struct worker *w)
+{
+	atomic_store(&w->me->confined, 0);
+	atomic_store(&w->me->unconfined, 0);
+	if (w->config->confine == CONFINE_OFF)
+		return;
+	confine_plan_stage(&w->plan, w->config, w->stage, w->me->ordinal);
+	w->confined = confine_early(&w->plan);
+}
+
+/* After the stage's open, before the first record: system calls. */
+static int confine_rest(struct worker *w)
+{
+	if (w->config->confine == CONFINE_OFF)
+		return 0;
+	w->confined = confine_late(&w->plan, w->confined);
+	int r = note_confined(w, w->plan.want);
+	confine_plan_deinit(&w->plan);
+	return r;
+}
+
 static int run(struct worker *w)
 {
+	if (w->stage->log)
+		return run_log(w);
 	int r = w->stage->ops ? make_stage(w) : make_chain(w);
 	if (r == 0)
 		r = open_patiently(w);
+	if (r == 0)
+		r = confine_rest(w);
 	if (r < 0)
 		return r;
 	worker_activity(w, ACTIVITY_WORKING, NULL);
@@ -345,6 +387,7 @@ _Noreturn void worker_main(const struct worker_birth *birth)
 	log_identity(w->stage->name, (int)birth->ordinal);
 	fault_role(w->stage->name);
 	set_limits(w);
+	confine_birth(w);
 	unit_init(w, birth->edge_number);
 	const struct codec_ops *json = codec_find("json");
 	if (json)

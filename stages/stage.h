@@ -79,6 +79,20 @@ enum {
 	STAGE_CODEC = 1 << 4,       /* takes `codec:` and the codec's options; st->codec is set */
 };
 
+/* stage_ops.needs: what a worker of this stage keeps when it is confined (everything else is given up once the
+ * stage is open). 0: not said; a step then gets nothing, unless it is STAGE_OUTSIDE, others network and files. */
+enum {
+	STAGE_NEEDS_NOTHING = 1 << 0,
+	STAGE_NEEDS_NET = 1 << 1,   /* sockets other than unix ones */
+	STAGE_NEEDS_FILES = 1 << 2, /* files: those of `paths`, or any when that is not there */
+	STAGE_NEEDS_EXEC = 1 << 3,  /* starts programs, which may do what the daemon's user may */
+};
+
+enum stage_path_use {
+	STAGE_PATH_READ,
+	STAGE_PATH_WRITE, /* make, replace, remove: the directory it lies in */
+};
+
 struct stage;
 struct state;
 
@@ -158,6 +172,10 @@ struct stage_ops {
 	const char *help;             /* one line */
 	const char *example;          /* a few lines of YAML for the manual */
 	const struct option *options; /* NULL: none, or `shape` reads the node itself */
+	unsigned needs;               /* STAGE_NEEDS_* */
+	/* Names every path the stage opens, now or later (a file's directory is meant with it). Optional. */
+	void (*paths)(const void *config,
+		      void (*add)(void *arg, const char *path, enum stage_path_use use), void *arg);
 	size_t config_size;
 	size_t state_size;
 

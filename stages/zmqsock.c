@@ -442,3 +442,25 @@ int zmqsock_send(void *sock, const struct zmqproto_frame *f, size_t n)
 	}
 	return 0;
 }
+
+static void key_path(const char *option, void (*add)(void *, const char *, enum stage_path_use),
+                     void *arg)
+{
+	if (option && strncmp(option, "file:", 5) == 0)
+		add(arg, option + 5, STAGE_PATH_READ);
+}
+
+void zmqsock_paths(const struct zmqsock_config *cfg,
+                   void (*add)(void *arg, const char *path, enum stage_path_use use), void *arg)
+{
+	for (size_t i = 0; i < cfg->listen.n; i++) {
+		const char *path = ipc_path(cfg->listen.v[i]);
+		if (path)
+			add(arg, path, STAGE_PATH_WRITE);
+	}
+	key_path(cfg->curve.server_secret, add, arg);
+	key_path(cfg->curve.secret, add, arg);
+	key_path(cfg->curve.server_key, add, arg);
+	if (cfg->curve.clients)
+		add(arg, cfg->curve.clients, STAGE_PATH_READ);
+}

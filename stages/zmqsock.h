@@ -132,6 +132,10 @@ bool zmqsock_known(struct zmqsock *s, const char *fingerprint);
 /* Sends @n frames as one message without waiting. 0; 1: it could not be taken now; -errno. */
 int zmqsock_send(void *sock, const struct zmqproto_frame *f, size_t n);
 
+/* Names the paths of @cfg, for stage_ops.paths. */
+void zmqsock_paths(const struct zmqsock_config *cfg,
+                   void (*add)(void *arg, const char *path, enum stage_path_use use), void *arg);
+
 /* Closes a message: for _cleanup_. */
 static inline void zmqsock_msg_close(zmq_msg_t *m)
 {

@@ -301,6 +301,7 @@ const struct stage_ops exec_consumer = {
         .name = "exec",
         .kind = STAGE_CONSUMER,
         .flags = STAGE_OUTSIDE | STAGE_CODEC,
+        .needs = STAGE_NEEDS_EXEC,
         .help = "writes records to a program",
         .example = "type: exec\n"
                    "command: [python3, /usr/local/lib/load.py]\n"

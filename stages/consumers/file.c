@@ -323,10 +323,18 @@ static const struct option file_options[] = {
         OPTION_END,
 };
 
+static void paths(const void *config, void (*add)(void *, const char *, enum stage_path_use), void *arg)
+{
+	const struct file_out_config *cfg = config;
+	add(arg, cfg->path, STAGE_PATH_WRITE);
+}
+
 const struct stage_ops consumer_file = {
         .name = "file",
         .kind = STAGE_CONSUMER,
         .flags = STAGE_SINGLE | STAGE_CODEC | STAGE_OUTSIDE,
+        .needs = STAGE_NEEDS_FILES,
+        .paths = paths,
         .help = "appends records to a file, exactly once, with rotation",
         .example = "type: file\n"
                    "path: /var/lib/sluice/orders.jsonl\n"

@@ -21,6 +21,7 @@ static int finish(struct stage *st)
 const struct stage_ops consumer_null = {
         .name = "null",
         .kind = STAGE_CONSUMER,
+        .needs = STAGE_NEEDS_NOTHING,
         .help = "takes every record and keeps none",
         .example = "type: null\n",
         .consume = consume,

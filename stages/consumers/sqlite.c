@@ -442,10 +442,18 @@ static const struct option sqlite_options[] = {
         OPTION_END,
 };
 
+static void paths(const void *config, void (*add)(void *, const char *, enum stage_path_use), void *arg)
+{
+	const struct sqlite_config *cfg = config;
+	add(arg, cfg->path, STAGE_PATH_WRITE);
+}
+
 const struct stage_ops consumer_sqlite = {
         .name = "sqlite",
         .kind = STAGE_CONSUMER,
         .flags = STAGE_TRANSACTION | STAGE_OUTSIDE,
+        .needs = STAGE_NEEDS_FILES,
+        .paths = paths,
         .help = "inserts records into a SQLite table, exactly once",
         .example = "type: sqlite\n"
                    "path: /var/lib/sluice/orders.db\n"

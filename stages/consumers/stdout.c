@@ -100,6 +100,7 @@ const struct stage_ops consumer_stdout = {
         .name = "stdout",
         .kind = STAGE_CONSUMER,
         .flags = STAGE_SINGLE | STAGE_CODEC | STAGE_OUTSIDE,
+        .needs = STAGE_NEEDS_NOTHING,
         .help = "writes records to standard output, at least once",
         .example = "type: stdout\n"
                    "codec: json\n",

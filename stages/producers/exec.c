@@ -234,6 +234,7 @@ const struct stage_ops exec_producer = {
         .name = "exec",
         .kind = STAGE_PRODUCER,
         .flags = STAGE_SINGLE | STAGE_OUTSIDE | STAGE_CODEC,
+        .needs = STAGE_NEEDS_EXEC,
         .help = "runs a program; what it writes are the records",
         .example = "type: exec\n"
                    "command: [journalctl, -f, -o, json]\n"

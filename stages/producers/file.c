@@ -550,10 +550,20 @@ static const struct option file_options[] = {
         OPTION_END,
 };
 
+static void paths(const void *config, void (*add)(void *, const char *, enum stage_path_use), void *arg)
+{
+	const struct file_config *cfg = config;
+	for (size_t i = 0; i < cfg->path.n; i++)
+		if (strcmp(cfg->path.v[i], "-") != 0)
+			add(arg, cfg->path.v[i], STAGE_PATH_READ);
+}
+
 const struct stage_ops producer_file = {
         .name = "file",
         .kind = STAGE_PRODUCER,
         .flags = STAGE_SINGLE | STAGE_CODEC,
+        .needs = STAGE_NEEDS_FILES,
+        .paths = paths,
         .help = "reads files, once or as they grow, and standard input",
         .example = "type: file\n"
                    "path: /var/log/nginx/access.json\n"

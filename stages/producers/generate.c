@@ -297,6 +297,7 @@ const struct stage_ops producer_generate = {
         .name = "generate",
         .kind = STAGE_PRODUCER,
         .flags = STAGE_SINGLE,
+        .needs = STAGE_NEEDS_NOTHING,
         .help = "makes records from a template",
         .example = "type: generate\n"
                    "rate: 1000\n"

@@ -325,10 +325,18 @@ static int producer_reopen(struct stage *st)
 	return 0;
 }
 
+static void paths(const void *config, void (*add)(void *, const char *, enum stage_path_use), void *arg)
+{
+	const struct zmq_config *cfg = config;
+	zmqsock_paths(&cfg->sock, add, arg);
+}
+
 const struct stage_ops producer_zmq = {
         .name = "zmq",
         .kind = STAGE_PRODUCER,
         .flags = STAGE_SINGLE | STAGE_CODEC,
+        .needs = STAGE_NEEDS_NET | STAGE_NEEDS_FILES,
+        .paths = paths,
         .help = "records from a ZeroMQ socket: PULL, SUB, or ROUTER with acknowledgement",
         .example = "orders:\n"
                    "  type: zmq\n"

@@ -429,6 +429,7 @@ static int exec_transform(struct stage *st, struct record *rec)
 const struct stage_ops exec_step = {
         .name = "exec",
         .kind = STAGE_STEP,
+        .needs = STAGE_NEEDS_EXEC,
         .help = "asks a program about each record",
         .example = "steps:\n"
                    "  - exec: {command: [python3, /usr/local/lib/enrich.py], timeout: 5s}\n",
