@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "daemon/control.h"
+#include "daemon/replay.h"
 #include "daemon/worker.h"
 #include "ipc/fault.h"
 #include "ipc/log.h"
@@ -140,7 +141,7 @@ int children_spawn(struct master *m, uint32_t slot)
 	const struct config_stage *stage = &m->config->stages[c->stage];
 	/* only a producer's end is remembered, and only that of this very configuration: the others find out
 	 * again that nothing can come */
-	if (stage->kind != STAGE_PRODUCER || s->config_hash != stage->hash)
+	if (stage->kind != STAGE_PRODUCER || stage->builtin || s->config_hash != stage->hash)
 		s->committed.flags &= ~(uint64_t)COMMITTED_ENDED;
 	s->kind = stage->kind;
 	s->config_hash = stage->hash;
@@ -352,8 +353,10 @@ static bool retire_one_stray(struct master *m)
 		s->stage[sizeof(s->stage) - 1] = 0;
 		const struct config_stage *st = s->stage[0] ? config_stage(m->config, s->stage) : NULL;
 		if (!s->stage[0] || m->children[w].wanted || (st && s->ordinal < st->workers) ||
-		    !intent_clean(&m->arena, w))
+		    !intent_clean(&m->arena, w) || replay_holds(m, w))
 			continue;
+		if (replay_retire(m, w))
+			return true;
 		arena_worker_retire(&m->arena, w, st ? st->name : "");
 		return true;
 	}

@@ -6,11 +6,11 @@
  */
 #include "daemon/confine_stage.h"
 
+#include "daemon/run_log.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-
-#include "daemon/run_log.h"
 
 static void allow(void *arg, const char *path, enum stage_path_use use)
 {
@@ -43,6 +43,14 @@ static void add_state(struct confine_plan *p, const struct config *cfg, const st
 	p->files = true; /* LMDB opens, locks and grows its files as it likes */
 }
 
+static void add_log(struct confine_plan *p, const struct config *cfg)
+{
+	char path[4096];
+	log_path(cfg, path, sizeof(path));
+	confine_allow(p, path, CONFINE_WRITE);
+	p->files = true;
+}
+
 void confine_plan_stage(struct confine_plan *p, const struct config *cfg, const struct config_stage *s,
 			unsigned ordinal)
 {
@@ -55,12 +63,8 @@ void confine_plan_stage(struct confine_plan *p, const struct config *cfg, const 
 		add_needs(p, s->steps[i].ops, s->steps[i].config);
 	if (s->stateful)
 		add_state(p, cfg, s, ordinal);
-	if (cfg->log_stage != UINT32_MAX && s == &cfg->stages[cfg->log_stage]) {
-		char path[4096];
-		log_path(cfg, path, sizeof(path));
-		confine_allow(p, path, CONFINE_WRITE);
-		p->files = true;
-	}
+	if (s->log)
+		add_log(p, cfg);
 	confine_allow(p, cfg->runtime_dir, CONFINE_SOCKETS);
 	p->want = CONFINED_BIT(privileges) | CONFINED_BIT(calls);
 	if (p->exec)

@@ -18,6 +18,7 @@
 
 #include "daemon/control.h"
 #include "daemon/notify.h"
+#include "daemon/replay.h"
 #include "ipc/fault.h"
 #include "ipc/log.h"
 
@@ -178,7 +179,7 @@ static uint64_t tick_us(const struct master *m)
 
 void master_child_gone(struct master *m, uint32_t slot)
 {
-	(void)slot;
+	replay_child_gone(m, slot);
 	if (m->state == MASTER_STOPPING)
 		finish_if_gone(m);
 	else if (m->state == MASTER_DRAINING)
@@ -221,6 +222,7 @@ static int on_tick(sd_event_source *src, uint64_t usec, void *arg)
 		}
 		break;
 	case MASTER_DRAINING:
+		flow_awaken(m);
 		drain_step(m, now);
 		break;
 	case MASTER_STOPPING:
@@ -275,6 +277,7 @@ static int make_loop(struct master *m)
 
 static int start(struct master *m)
 {
+	const char *why;
 	int r = home_open(m);
 	if (r < 0)
 		return r;
@@ -292,7 +295,10 @@ static int start(struct master *m)
 	if (r < 0)
 		return r;
 	tell_losses(m);
-	return spawn_all(m);
+	r = spawn_all(m);
+	if (r == 0 && replay_start(m, &why) != 0)
+		log_warning("dead letters wait to be replayed: %s", why);
+	return r;
 }
 
 int master_run(struct config *config, bool until_done)

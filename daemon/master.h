@@ -188,6 +188,8 @@ void children_free(struct master *m);
 bool flow_edge_empty(const struct master *m, unsigned edge);
 /* Sends FLUSH to stages whose feeders have ended and whose edges are empty; true when all have ended. */
 bool flow_pass_ends_on(struct master *m);
+/* Starts ended stages again onto whose edges something was put. */
+void flow_awaken(struct master *m);
 /* True when producers are gone and no chunk is in flight. */
 bool flow_drained(const struct master *m);
 

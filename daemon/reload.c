@@ -18,6 +18,7 @@
 
 #include "daemon/control.h"
 #include "daemon/notify.h"
+#include "daemon/replay.h"
 #include "daemon/worker.h"
 #include "ipc/log.h"
 
@@ -116,6 +117,8 @@ int master_reload(struct master *m, const char *discard, const char **why)
 		return refuse(m, "no memory", 9, why);
 	r->next = config_load(m->config->path, &c);
 	const char *restart = r->next ? needs_restart(m->config, r->next) : NULL;
+	if (r->next && !restart)
+		restart = replay_refusal(m, r->next);
 	if (!r->next || restart) {
 		int answer = restart ? refuse(m, restart, strlen(restart), why)
 				     : refuse(m, (char *)c.text.p, c.text.len, why);
@@ -124,12 +127,12 @@ int master_reload(struct master *m, const char *discard, const char **why)
 		return answer;
 	}
 	buf_deinit(&c.text);
-	r->affected = calloc(m->config->n_stages, sizeof(*r->affected));
+	r->affected = calloc(config_all_stages(m->config), sizeof(*r->affected));
 	if (!r->affected) {
 		reload_free(r);
 		return refuse(m, "no memory", 9, why);
 	}
-	for (unsigned s = 0; s < m->config->n_stages; s++)
+	for (unsigned s = 0; s < config_all_stages(m->config); s++)
 		r->affected[s] = changed(m->config, s, r->next);
 	snprintf(r->discard, sizeof(r->discard), "%s", discard ? discard : "");
 	r->until = master_now() + m->config->stop_timeout;
@@ -160,7 +163,8 @@ static int keeps(const struct master *m, unsigned s)
 			continue;
 		if (strcmp(r->discard, e->name) == 0)
 			continue;
-		if ((e->from != UINT32_MAX && !stage_left(m, e->from)) || !flow_edge_empty(m, i))
+		if ((e->from != UINT32_MAX && !stage_left(m, e->from)) || replay_fills(m, i) ||
+		    !flow_edge_empty(m, i))
 			return (int)i;
 	}
 	return -1;
@@ -284,12 +288,15 @@ static int swap(struct master *m)
 	free(m->samples);
 	m->samples = samples;
 	m->n_samples = m->sample_at = 0;
+	const char *why;
 	int x = home_assign_edges(m);
 	if (x == 0)
 		x = children_assign(m);
 	for (uint32_t w = 0; x == 0 && w < m->arena.workers; w++)
 		if (m->children[w].wanted && m->children[w].state == CHILD_NONE)
 			children_restart_later(m, w);
+	if (x == 0 && replay_start(m, &why) != 0)
+		log_warning("dead letters wait to be replayed: %s", why);
 	return x;
 }
 
@@ -300,7 +307,7 @@ void reload_step(struct master *m)
 	int blocked = -1;
 	if (!r)
 		return;
-	for (unsigned s = 0; s < m->config->n_stages; s++) {
+	for (unsigned s = 0; s < config_all_stages(m->config); s++) {
 		if (!r->affected[s] || stage_left(m, s))
 			continue;
 		waiting = true;

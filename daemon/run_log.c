@@ -582,6 +582,8 @@ int run_log(struct worker *w)
 		return -ENOMEM;
 	l->w = w;
 	int r = start(l);
+	if (r == 0)
+		r = worker_confine(w);
 	worker_activity(w, ACTIVITY_WORKING, NULL);
 	while (r >= 0) {
 		r = l->n_taken ? 0 : obey(l); /* never leaves or pauses with a group in hand */

@@ -22,6 +22,12 @@ static uint32_t max_record(const struct worker *w)
 	return (uint32_t)w->a->buffer_size;
 }
 
+/* Puts dead letters back: what it makes was received once before, and is never dropped for want of room. */
+static bool is_replayer(const struct worker *w)
+{
+	return w->stage->builtin && w->stage->kind == STAGE_PRODUCER;
+}
+
 /* ---- outputs ---- */
 
 static void give_up_output(struct worker *w, struct unit_output *out, unsigned n)
@@ -47,7 +53,8 @@ bool unit_try_open(struct worker *w, struct unit_output *out)
 		if (!out->missing[i]) {
 			if (!out->p)
 				out->p = arena_buffer(w->a, out->at[i].entry);
-		} else if (!atomic_load_explicit(&w->a->h->edges[e].drop, memory_order_relaxed)) {
+		} else if (is_replayer(w) ||
+			   !atomic_load_explicit(&w->a->h->edges[e].drop, memory_order_relaxed)) {
 			give_up_output(w, out, i);
 			return false;
 		}
@@ -82,6 +89,14 @@ static uint32_t blocking_edge(const struct worker *w, const struct unit_output *
 	return out->edges[0];
 }
 
+/* A producer ordered to drain may have much in hand that was read but not made (a buffer of a file): it need
+ * not be, if the next one finds it again from the position that was just committed. */
+static void leave_draining(struct worker *w)
+{
+	if (w->st.resumes && worker_order(w) == ORDER_DRAIN)
+		worker_leave(w, WORKER_EXIT_STOPPED);
+}
+
 int unit_open(struct worker *w, struct unit_output *out)
 {
 	if (out->open || unit_try_open(w, out))
@@ -98,6 +113,7 @@ int unit_wait_open(struct worker *w, struct unit_output *out)
 		worker_activity(w, ACTIVITY_BLOCKED, NULL);
 		if (worker_order(w) == ORDER_STOP)
 			worker_leave(w, WORKER_EXIT_STOPPED);
+		leave_draining(w);
 		worker_sleep(w, WAITING_ROOM, NULL, 0, LINK_NET_NS, open_now, out);
 	}
 	worker_activity(w, ACTIVITY_WORKING, NULL);
@@ -114,6 +130,7 @@ int unit_room(struct worker *w, struct unit_output *out, size_t need)
 		int r = unit_commit(w);
 		if (r < 0)
 			return r;
+		leave_draining(w);
 	}
 	return unit_open(w, out);
 }
@@ -153,7 +170,7 @@ static int host_made(struct stage_host *h, size_t len)
 	if (atomic_load_explicit(&w->me->tap, memory_order_relaxed))
 		worker_tap(w, out->p + out->used, len);
 	note_record(w, out, len);
-	w->book[BOOK_received]++;
+	w->book[is_replayer(w) ? BOOK_replayed : BOOK_received]++;
 	w->book[BOOK_records_in]++;
 	w->book[BOOK_bytes_in] += len;
 	w->book[BOOK_made] += out->n_edges - 1;
@@ -202,7 +219,7 @@ static int host_reject(struct stage_host *h, const char *why, const void *input,
 	if (r < 0)
 		return r;
 	if (producer) {
-		w->book[BOOK_received]++;
+		w->book[is_replayer(w) ? BOOK_replayed : BOOK_received]++;
 		w->book[BOOK_records_in]++;
 		w->book[BOOK_bytes_in] += len;
 	} else {
@@ -299,6 +316,10 @@ void unit_init(struct worker *w, const uint32_t *edge_number)
 		for (; at && out->edges[at - 1] > edge_number[i]; at--)
 			out->edges[at] = out->edges[at - 1];
 		out->edges[at] = edge_number[i];
+	}
+	if (is_replayer(w)) { /* an edge that others fill too */
+		w->out[0].edges[0] = edge_number[w->stage->replay_edge];
+		w->out[0].n_edges = 1;
 	}
 	w->dead.edges[0] = w->dead_edge = edge_number[cfg->dead_edge];
 	w->dead.n_edges = 1;

@@ -105,7 +105,7 @@ static void write_letter(struct worker *w, const char *why, const char *step, co
 int unit_letter(struct worker *w, const char *why, const char *step, const void *input, size_t len,
 		bool is_record, const char *at, uint32_t attempts)
 {
-	if (w->stage->builtin) { /* a letter about a letter would go round for ever */
+	if (w->stage->builtin && w->stage->kind == STAGE_CONSUMER) { /* a letter about a letter would go round for ever */
 		log_error("dead letter cannot be written: %s", why);
 		w->book[BOOK_dropped]++;
 		return 0;

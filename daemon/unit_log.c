@@ -17,7 +17,7 @@
 void unit_log_init(struct worker *w)
 {
 	w->logged = w->config->log_stage != UINT32_MAX && w->stage->kind == STAGE_PRODUCER &&
-		    w->out[0].n_edges == 1;
+		    !w->stage->builtin && w->out[0].n_edges == 1;
 	if (w->logged)
 		w->dead.edges[0] = w->out[0].edges[0];
 }

@@ -339,7 +339,7 @@ static void confine_birth(struct worker *w)
 }
 
 /* After the stage's open, before the first record: system calls. */
-static int confine_rest(struct worker *w)
+int worker_confine(struct worker *w)
 {
 	if (w->config->confine == CONFINE_OFF)
 		return 0;
@@ -357,7 +357,7 @@ static int run(struct worker *w)
 	if (r == 0)
 		r = open_patiently(w);
 	if (r == 0)
-		r = confine_rest(w);
+		r = worker_confine(w);
 	if (r < 0)
 		return r;
 	worker_activity(w, ACTIVITY_WORKING, NULL);

@@ -141,6 +141,8 @@ int worker_blameless(struct worker *w, int r);
 /* Does what can be done at any safe point: pauses while ordered to, reopens files, leaves when ordered to stop.
  * Nothing may be uncommitted. */
 void worker_safe_point(struct worker *w);
+/* Gives up all that what runs does not need, once it has opened its files. 0 or -errno. */
+int worker_confine(struct worker *w);
 /* Copies a record to whoever taps this stage. */
 void worker_tap(struct worker *w, const uint8_t *rec, size_t len);
 

@@ -162,6 +162,8 @@ struct stage {
 	uint32_t poison_signal;   /* ... the last time of this signal; 0: it hung or said that it cannot go on */
 	uint32_t max_attempts;    /* and so many are enough */
 	bool poison_in_hand;      /* what is being rejected is that input */
+	bool resumes;             /* producer: what it has in hand and has not yet made is read again from the
+				   * position: a drain may end it between two records */
 	uint64_t refused;         /* counted refusals that cost no record: bad clients, too large messages */
 };
 
