@@ -154,27 +154,6 @@ def lose_power(job, box):
         raise Wrong(f"entries leaked: {held}; log:\n{box.log()}")
 
 
-def lost_arena(job, box):
-    """Everything dies half way and the arena is gone, as after a loss of power: nothing is lost, some may repeat."""
-    box.start()
-
-    def some():
-        revive(box)
-        return (box.ask("audit") or {}).get("delivered", 0) > 1000
-    oracle.until("some of it", some)
-    workers = [w["pid"] for w in box.workers()]
-    box.signal(box.pid, signal.SIGKILL)
-    for pid in workers:
-        box.signal(pid, signal.SIGKILL)
-    box.process.wait()
-    box.path("arena").unlink()
-    job.finish(box)
-    for got in (oracle.lines_ids(box.path("out.jsonl")), oracle.table_ids(box.path("out.db"))):
-        oracle.check_ids("at least once", list(set(got)), job.good)
-    if box.held_entries():
-        raise Wrong(f"entries leaked: {box.held_entries()}")
-
-
 def passages(count):
     """Which of so many passages are tried."""
     if not oracle.LONG:

@@ -104,13 +104,6 @@ SCENARIOS = [
     Scenario("new geometry", Job(100000), only=by_master, run=matrix.new_geometry),
 ]
 
-# chunks go through the log, which is what an arena is made anew from
-for name, how, only in (("durable", matrix.plain, lambda role, point: point.startswith("log_")),
-                        ("lost arena", matrix.lost_arena, lambda role, point: point == "log_rebuild")):
-    scenario = Scenario(name, Job(20000), run=how, only=only)
-    scenario.job.config = scenario.job.config.replace("path: @/arena}", "path: @/arena, sync: true}")
-    SCENARIOS.append(scenario)
-
 hit = {}
 
 
