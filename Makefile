@@ -16,7 +16,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 # Debian packages: to build and run the demo, and what the tests and tools need besides.
 DEPS := gcc libc6-dev pkg-config libzmq3-dev libmsgpack-dev libyaml-dev libsystemd-dev liblua5.4-dev \
 	liblmdb-dev libsqlite3-dev libpcre2-dev libxxhash-dev libssl-dev libseccomp-dev sqlite3
-DEPS_CHECK := libcmocka-dev clang llvm python3-pytest python3-zmq python3-msgpack shellcheck procps strace
+DEPS_CHECK := libcmocka-dev clang libclang-rt-dev python3-pytest python3-zmq python3-msgpack shellcheck procps strace
 DEPS_TOOLS := clang-format clang-tidy cppcheck libyajl-dev
 DEPS_PACKAGE := python3-minimal scdoc dpkg-dev lintian
 
