@@ -174,7 +174,7 @@ int carry_load(struct master *m)
 		log_error("%s is damaged or of another version: kept as %s; positions start anew", path, bad);
 		return rename(path, bad) < 0 ? err_errno() : 0;
 	}
-	return unlink(path) < 0 ? err_errno() : 0;
+	return 0;
 }
 
 void carry_forget(struct master *m)

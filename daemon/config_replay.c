@@ -53,7 +53,7 @@ static bool is_first_edge(const struct config *cfg, unsigned edge)
 	for (unsigned i = 0; i < edge; i++)
 		if (cfg->edges[i].to == cfg->edges[edge].to)
 			return false;
-	return edge != cfg->dead_edge;
+	return edge != cfg->dead_edge && !cfg->stages[cfg->edges[edge].to].log;
 }
 
 void config_replay_make(struct config *cfg, struct complaints *c)

@@ -1,8 +1,9 @@
 /*
  * What a stage of the configuration needs, as a plan for its confinement.
  *
- * A stage says it by `needs` and `paths` (stages/stage.h). One that says nothing gets by its kind: a step
- * nothing, unless it talks to the outside; a producer or consumer network and files, since it cannot be known which.
+ * A stage says it by `needs` and `paths` (stages/stage.h). One that says nothing gets by its kind:
+ * a step nothing, unless it talks to the outside; a producer or consumer network and files, since
+ * it cannot be known which.
  */
 #include "daemon/confine_stage.h"
 
@@ -14,8 +15,7 @@
 
 static void allow(void *arg, const char *path, enum stage_path_use use)
 {
-	confine_allow(arg, path,
-		      use == STAGE_PATH_WRITE ? CONFINE_WRITE : CONFINE_READ);
+	confine_allow(arg, path, use == STAGE_PATH_WRITE ? CONFINE_WRITE : CONFINE_READ);
 }
 
 static void add_needs(struct confine_plan *p, const struct stage_ops *ops, const void *config)
@@ -32,8 +32,8 @@ static void add_needs(struct confine_plan *p, const struct stage_ops *ops, const
 		p->any_file |= (needs & STAGE_NEEDS_FILES) != 0;
 }
 
-static void add_state(struct confine_plan *p, const struct config *cfg, const struct config_stage *s,
-		      unsigned ordinal)
+static void add_state(struct confine_plan *p, const struct config *cfg,
+                      const struct config_stage *s, unsigned ordinal)
 {
 	char path[512];
 	mkdir(cfg->state_path, 0700); /* it has to be there to be allowed */
@@ -51,8 +51,8 @@ static void add_log(struct confine_plan *p, const struct config *cfg)
 	p->files = true;
 }
 
-void confine_plan_stage(struct confine_plan *p, const struct config *cfg, const struct config_stage *s,
-			unsigned ordinal)
+void confine_plan_stage(struct confine_plan *p, const struct config *cfg,
+                        const struct config_stage *s, unsigned ordinal)
 {
 	memset(p, 0, sizeof(*p));
 	if (s->builtin)

@@ -243,8 +243,7 @@ static int on_signal(sd_event_source *src, const struct signalfd_siginfo *info, 
 	(void)src;
 	if (info->ssi_signo == SIGHUP) {
 		master_reopen(m);
-		if (master_reload(m, NULL, &why) != 0)
-			log_error("reload refused, the old configuration stays:\n%s", why);
+		(void)master_reload(m, NULL, &why); /* says why not in the log */
 	} else if (m->state == MASTER_DRAINING) { /* asked twice: do not wait for the drain */
 		begin_stopping(m, "stopping");
 	} else {

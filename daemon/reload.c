@@ -90,6 +90,7 @@ static int refuse(struct master *m, const char *text, size_t len, const char **w
 {
 	snprintf(m->reload_error, sizeof(m->reload_error), "%.*s", (int)len, text);
 	*why = m->reload_error;
+	log_error("reload refused, the old configuration stays: %s", m->reload_error);
 	return 1;
 }
 

@@ -5,21 +5,25 @@
  * the letters before that byte, so a crash anywhere goes on right behind the last committed letter.
  * The end has to remove a file, which no commit in the arena can contain; the order makes it safe:
  *
- *     all marks on the disk -> letters, each with its position -> {done} committed -> file removed
- * -> ended
+ *     all marks on the disk
+ *     letters, each committed with its position
+ *     all of them delivered
+ *     {done} committed
+ *     file removed, ended
  *
  * Killed before {done}: the successor resumes. Killed after it: the successor sees that the
  * position calls this very spool done, and removes it without reading. Killed after the removal: it
  * finds no spool, and ends. A spool published later has another id, so that an old position means
- * nothing to it.
+ * nothing to it. The wait for the delivery is for the day on which the arena is lost: then the
+ * letters are still there.
  *
  * Limits
  *  - the record is what the letter's JSON says. What JSON cannot hold comes back as it was written:
  *    bytes (bin) as base64 text, timestamps and other extensions as text and maps, NaN and
- * infinities as null, keys that are no strings as strings; integers, floats and text are exact;
+ *    infinities as null, keys that are no strings as strings; integers, floats and text are exact;
  *  - the record goes through all steps of its stage, also those before the one that rejected it;
  *  - where the arena itself is lost (a memory arena whose master died, a power loss), positions are
- *    lost with it, and the spool is replayed from its beginning: at least once.
+ *    lost with it, and a spool that is there is replayed from its beginning: at least once.
  */
 #include "daemon/replay.h"
 
@@ -32,7 +36,8 @@ struct replay {
 	struct spool spool;
 	struct deadletter_reader *letters;
 	bool open;     /* the spool is there */
-	bool finished; /* its end was reached, and is being committed */
+	bool finished; /* all is delivered, and that is being committed */
+	uint64_t last; /* number of the commit that has the last letter */
 };
 
 static int trouble(struct stage *st, const char *what, int r)
@@ -71,6 +76,7 @@ static int replay_open(struct stage *st)
 	if (r < 0)
 		return trouble(st, "cannot mark the letters of", r);
 	spool_resume(&s->spool, &p);
+	s->last = st->commit_id.number ? st->commit_id.number - 1 : 0;
 	return 0;
 }
 
@@ -98,6 +104,17 @@ static int put_back(struct stage *st, const struct deadletter *d)
 	return stage_made(st, d->input_len);
 }
 
+/* The end of the spool, as often as it takes until the last letter is where it has to go. */
+static int end(struct stage *st)
+{
+	struct replay *s = st->state;
+	if (st->host->stored(st->host, true) < s->last)
+		return STAGE_E_IDLE;
+	s->finished = true;
+	int r = save(st, true);
+	return r < 0 ? r : STAGE_E_END;
+}
+
 static int replay_produce(struct stage *st)
 {
 	struct replay *s = st->state;
@@ -107,17 +124,15 @@ static int replay_produce(struct stage *st)
 	if (!s->open)
 		return STAGE_E_END;
 	int r = spool_next(&s->spool, &line, &len);
-	if (r == SPOOL_E_END) {
-		s->finished = true;
-		r = save(st, true);
-		return r < 0 ? r : STAGE_E_END;
-	}
+	if (r == SPOOL_E_END)
+		return end(st);
 	if (r == 0)
 		r = deadletter_parse(s->letters, line, len, &d);
 	if (r < 0)
 		return trouble(st, "cannot read", r);
 	r = r == 1 ? put_back(st, &d)
 	           : stage_reject(st, "no dead letter", line, len, s->spool.name);
+	s->last = st->commit_id.number;
 	return r < 0 ? r : save(st, false);
 }
 

@@ -259,7 +259,7 @@ static void write_stage(const struct master *m, unsigned stage, int64_t now, str
 	json_uint(j, "running", l.running);
 	json_uint(j, "restarts", l.restarts);
 	json_uint(j, "pipeline", s->pipeline);
-	json_bool(j, "builtin", s->builtin);
+	json_bool(j, "builtin", s->builtin || s->log);
 	json_close(j, '}');
 }
 

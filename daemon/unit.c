@@ -247,55 +247,9 @@ static int host_position(struct stage_host *h, uint32_t off, const void *data, u
 	return 0;
 }
 
-/* Whether the ledger held still from @before: no commit in between, none being carried out. */
-uint64_t unit_commits(const struct arena *a, bool *still)
-{
-	uint64_t sum = 0;
-	for (uint32_t i = 0; i < a->workers; i++) {
-		const struct arena_worker *s = arena_worker(a, i);
-		if (atomic_load_explicit(&s->intent.state, memory_order_acquire) == INTENT_COMMITTED)
-			*still = false;
-		sum += atomic_load_explicit(&s->committed.number, memory_order_acquire);
-	}
-	return sum;
-}
-
-static uint64_t oldest_origin(const struct worker *w, uint64_t none)
-{
-	uint64_t oldest = none;
-	for (uint32_t i = 0; i < w->a->entries; i++) {
-		struct word v = arena_word(w->a, i);
-		if (v.state != WORD_QUEUED && v.state != WORD_CLAIMED)
-			continue;
-		const struct arena_facts *f = &w->a->facts[i];
-		if (f->origin_worker == w->slot && v.edge != w->dead_edge &&
-		    f->origin_commit <= oldest)
-			oldest = f->origin_commit - 1;
-	}
-	return oldest;
-}
-
 static uint64_t host_stored(struct stage_host *h, bool delivered)
 {
-	struct worker *w = (struct worker *)h;
-	uint64_t committed = atomic_load_explicit(&w->me->committed.number, memory_order_relaxed);
-	if (!delivered && !w->logged)
-		return committed;
-	if (!delivered) {
-		uint64_t stored = unit_log_stored(w, committed);
-		w->unstored = stored < committed ? stored + 1 : 0;
-		return stored;
-	}
-	if (unit_log_replaying(w))
-		return 0;
-	for (unsigned tries = 0; tries < 16; tries++) {
-		bool still = true;
-		uint64_t before = unit_commits(w->a, &still);
-		uint64_t oldest = oldest_origin(w, committed);
-		if (unit_commits(w->a, &still) == before && still)
-			return oldest;
-	}
-	return 0; /* too lively: the next call will tell */
+	return unit_stored((struct worker *)h, delivered);
 }
 
 void unit_init(struct worker *w, const uint32_t *edge_number)

@@ -8,6 +8,7 @@
  * unit.c     what is committed as one: outputs, letters, position, figures
  * unit_letter.c  dead letters
  * unit_log.c     what a producer does more when there is a log
+ * unit_stored.c  what a producer may acknowledge
  * run_*.c    the loop of each kind
  *
  * Leaving is always safe, at any instruction: what was not committed is undone by the repair. An orderly
@@ -172,6 +173,8 @@ bool unit_letter_fits(struct worker *w, size_t len);
 /* The sum of all commit numbers; *@still becomes false when one is being carried out. Equal sums around a look mean
  * that the ledger held still. */
 uint64_t unit_commits(const struct arena *a, bool *still);
+/* How many commits of this producer may be acknowledged. */
+uint64_t unit_stored(struct worker *w, bool delivered);
 /* Opens @out, whatever it takes; nothing else may be open. 0 or -errno. */
 int unit_wait_open(struct worker *w, struct unit_output *out);
 /* Gives an open output back unused. */

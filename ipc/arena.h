@@ -181,6 +181,7 @@ struct intent {
 enum {
 	COMMITTED_ENDED = 1 << 0,    /* the stage said "no more, ever", or has flushed */
 	COMMITTED_POSITION = 1 << 1, /* a position was committed */
+	COMMITTED_CUT_OFF = 1 << 2,  /* the machine lost its power while this stage was at work */
 };
 
 /* What a worker has committed. */

@@ -146,8 +146,11 @@ struct stage {
 	size_t max_record;        /* bytes of the largest record that fits */
 	const uint8_t *position;  /* what was committed, then what was set: STAGE_POSITION_MAX bytes */
 	bool position_fresh;      /* no position was ever committed */
+	bool cut_off;             /* ... because the machine lost its power while this stage was at work */
 	struct commit_id commit_id; /* of the unit in hand */
 	struct origin origin;     /* step: of the record in hand */
+	uint64_t doubt_from;      /* step: after a loss of power, chunks of other epochs from this number on come
+				   * again, for what was made of them may be lost; 0: none do */
 	int64_t now;              /* CLOCK_REALTIME in ns, taken once a chunk */
 	int64_t timeout;          /* ns for one attempt (STAGE_OUTSIDE) */
 	/* what the stage waits for when idle: its to fill in */

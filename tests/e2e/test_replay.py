@@ -192,9 +192,9 @@ def middle(daemon):
     return d, n
 
 
-def finish(d, n):
-    audit = replayed(d, n)
-    assert audit["balanced"] and audit["replayed"] == n
+def finish(d, n, letters=None):
+    audit = replayed(d, letters or n)
+    assert audit["balanced"] and audit["replayed"] == (letters or n)
     assert all(p["balanced"] for p in audit["pipelines"])
     check_each_once(d, n)
     nothing_left(d)
@@ -277,6 +277,33 @@ def test_in_memory_a_clean_stop_carries_the_place_on(daemon):
     d.stop()
     d.start()
     finish(d, 8000)
+
+
+def test_with_a_log(daemon):
+    arena = "arena: {size: 1280KiB, buffer: 32KiB, path: @DIR@/arena, sync: true}"
+    d = daemon(config(arena=arena), start=False, expect=KILLED)
+    write_input(d, 3000, every=1, pad="x" * 400)
+    d.start()
+    d.wait_for(lambda: d.stats("dead")["letters"] == 3000)
+    mend(d, arena)
+    d.ctl("pause", "clean")
+    assert replay(d, "--all")["handed_over"] == 3000
+    d.wait_for(lambda: d.audit()["replayed"])
+    d.kill_all()
+    d.start()
+    finish(d, 3000)
+
+
+def test_a_spool_stays_until_its_letters_are_delivered(daemon):
+    d, bad = with_letters(daemon, 100)
+    mend(d)
+    d.ctl("pause", "clean")
+    replay(d, "--all")
+    d.wait_for(lambda: d.audit()["replayed"] == bad)
+    d.wait_for(lambda: d.stage("replay:clean")["state"] == "idle")
+    assert spools(d)
+    d.ctl("resume", "clean")
+    finish(d, 100, bad)
 
 
 def test_a_reload_in_the_middle(middle):

@@ -27,7 +27,7 @@ TOOL = next((p for p in (ROOT / "../shared/tools/systemd-box", ROOT / "../../sha
 STATE = pathlib.Path("/var/lib/sluice")
 CONFIG = pathlib.Path("/etc/sluice/sluice.yaml")
 OUT = STATE / "out.ndjson"
-DEADLINE = 90  # a noisy machine
+DEADLINE = float(os.environ.get("SLUICE_TEST_DEADLINE", "90"))  # seconds; a noisy machine
 
 inside = pytest.mark.skipif(not BOX, reason="runs in the box of test_in_a_box")
 outside = pytest.mark.skipif(BOX, reason="this is the box")
@@ -134,7 +134,7 @@ PIPE = """
     producers:
       gen: {type: generate, rate: 20000, record: {id: =seq, pad: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx}}
     transformers:
-      mid: {steps: [{set: {x: 1}}], stall_timeout: 2s}
+      mid: {steps: [{filter: {pad: {matches: "^x+$"}}}, {set: {x: 1}}], stall_timeout: 2s}
     consumers:
       out: {type: file, path: /var/lib/sluice/out.ndjson, codec: json}
 """
@@ -363,7 +363,7 @@ def test_credential(service):
     s = context.socket(zmq.PUSH)
     s.curve_publickey, s.curve_secretkey = zmq.auth.load_certificate("/etc/sluice/one_secret")
     s.curve_serverkey = zmq.auth.load_certificate("/etc/sluice/server")[0]
-    s.linger, s.sndtimeo = 5000, DEADLINE * 1000
+    s.linger, s.sndtimeo = 5000, int(DEADLINE * 1000)
     s.connect("tcp://127.0.0.1:5671")
     for i in range(1000):
         s.send(b'{"id":%d}' % (i + 1))
@@ -372,13 +372,22 @@ def test_credential(service):
     context.destroy(linger=0)
 
 
+def kills():
+    """How many processes of the service the kernel has killed for memory; None: nobody counts."""
+    for tree, name in (("", "memory.events"), ("memory/", "memory.oom_control")):
+        p = pathlib.Path(f"/sys/fs/cgroup/{tree}system.slice/sluiced.service/{name}")
+        if p.exists():
+            return int(next(x.split()[1] for x in p.read_text().splitlines() if x.startswith("oom_kill ")))
+    return None
+
+
 @inside
 def test_memory_max_kills_one_process(service):
     """A program of an exec step grows without end, once: the kernel kills it, the rest goes on."""
     STATE.mkdir(exist_ok=True)
     drop_in("[Service]\nMemoryMax=250M\nMemorySwapMax=0\n")
     sh("systemctl", "start", "sluiced")
-    if not pathlib.Path("/sys/fs/cgroup/system.slice/sluiced.service/memory.max").exists():
+    if kills() is None:
         pytest.skip("no memory controller in the box")
     sh("systemctl", "stop", "sluiced")
     OUT.unlink()
@@ -403,8 +412,7 @@ def test_memory_max_kills_one_process(service):
     pid = main_pid()
     flowing(4000)
     assert (STATE / "eaten").exists()
-    events = pathlib.Path("/sys/fs/cgroup/system.slice/sluiced.service/memory.events").read_text()
-    assert "oom_kill 0" not in events, events
+    assert kills() >= 1
     assert main_pid() == pid and show("ActiveState") == "active" and show("NRestarts") == "0"
     sh("systemctl", "stop", "sluiced")
     no_gap_no_repeat()
@@ -447,12 +455,12 @@ def test_another_layout_is_refused_and_nothing_is_lost(service):
 
 @inside
 def test_several_daemons(service):
-    for name in ("one", "two"):
+    for name in ("a", "b"):
         d = pathlib.Path(f"/etc/sluice/{name}")
         d.mkdir(exist_ok=True)
         (d / "sluice.yaml").write_text(textwrap.dedent(PIPE).replace("/var/lib/sluice/", f"/var/lib/sluice/{name}/"))
         sh("systemctl", "start", f"sluiced@{name}")
-    for name in ("one", "two"):
+    for name in ("a", "b"):
         sh("sluicectl", "-s", f"/run/sluice/{name}/control.sock", "status")
         out = STATE / name / "out.ndjson"
         until(lambda: len(ids(out)) > 1000, "records")

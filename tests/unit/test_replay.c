@@ -313,6 +313,27 @@ static void a_kill_before_the_removal_does_not_read_again(void **state)
 	host_free(host);
 }
 
+static void the_spool_stays_until_all_is_delivered(void **state)
+{
+	struct test_host *host = host_new(ROOM);
+	(void)state;
+	publish(LETTERS);
+	struct run *r = run_new(host);
+	r->st.commit_id.number = 5;
+	for (unsigned i = 0; i < LETTERS; i++)
+		assert_int_equal(r->st.ops->produce(&r->st), STAGE_OK);
+	for (host->stored = 0; host->stored < 5; host->stored++) {
+		assert_int_equal(r->st.ops->produce(&r->st), STAGE_E_IDLE);
+		assert_int_equal(r->st.ops->stored(&r->st), 0);
+		assert_true(spool_exists(dir, "clean"));
+	}
+	run_to_the_end(r, true);
+	run_free(r);
+	check_numbers(host, LETTERS);
+	assert_false(spool_exists(dir, "clean"));
+	host_free(host);
+}
+
 static void the_replayer_makes_the_marks(void **state)
 {
 	struct test_host *host = host_new(ROOM);
@@ -384,6 +405,7 @@ int main(void)
 	        cmocka_unit_test(a_kill_behind_any_commit_goes_on_behind_it),
 	        cmocka_unit_test(what_was_not_committed_is_made_again),
 	        cmocka_unit_test(a_kill_before_the_removal_does_not_read_again),
+	        cmocka_unit_test(the_spool_stays_until_all_is_delivered),
 	        cmocka_unit_test(the_replayer_makes_the_marks),
 	        cmocka_unit_test(what_cannot_go_back_becomes_a_letter),
 	        cmocka_unit_test(a_spool_that_is_none_stops_the_replayer),
