@@ -130,7 +130,7 @@ def test_garbage_on_the_port(daemon, port, zmq_context):
     assert [r["id"] for r in box.ndjson(d.dir / "out.jsonl")] == list(range(n))
     d.wait_for(lambda: d.stats("in")["refused"] >= 5, what="refusals to be counted")
     assert d.worker("in")["restarts"] == 0
-    assert d.total_pss() < before + (8 << 20)
+    assert box.sanitized() or d.total_pss() < before + (8 << 20)
     fds = len(os.listdir("/proc/%d/fd" % d.worker("in")["pid"]))
     assert fds < 100, fds
 
@@ -149,7 +149,7 @@ def test_too_large_message(daemon, port, zmq_context):
     evil.connect("tcp://127.0.0.1:%d" % p)
     evil.send(b'{"id": "' + b"x" * (64 << 20) + b'"}')
     d.wait_for(lambda: d.stats("in")["refused"] >= 1, what="the refusal to be counted")
-    assert d.total_pss() < before + (16 << 20)
+    assert box.sanitized() or d.total_pss() < before + (16 << 20)
     evil.close(0)
     good.send(b'{"id": 1}')
     d.settle(delivered=2, received=2, dead=0)

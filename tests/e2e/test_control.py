@@ -245,7 +245,7 @@ def test_reload_good(daemon):
 
 def test_reload_bad(daemon):
     """A bad file changes nothing; the answer and `status` name the place."""
-    d = flow(daemon)
+    d = flow(daemon, expect=["reload refused, the old configuration stays"])
     before = d.pids()
     good = d.config_path.read_text()
     d.config_path.write_text(good.replace("workers: 2", "workers: two"))

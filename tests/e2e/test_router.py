@@ -297,9 +297,9 @@ def test_send_ack_while_the_producer_is_killed(daemon, port):
     """`sluicectl send --ack` of a file; the producer dies again and again: each record arrives once."""
     p = port()
     d = daemon(CONFIG % (p, ""), args=["--log-level", "error"])
-    n = 200000
+    n = 400000
     d.write("feed", "".join('{"id": %d}\n' % i for i in range(n)))
-    sender = subprocess.Popen([box.binary("sluicectl", "SLUICECTL"), "send", "--to", "tcp://127.0.0.1:%d" % p, "--ack",
+    sender = subprocess.Popen([box.binary("sluicectl", "SLUICECTL"), "send", "--to", "tcp://127.0.0.1:%d" % p, "--ack", "--message-size", "500",
                                str(d.dir / "feed")], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     kills = 0
     try:
@@ -312,7 +312,7 @@ def test_send_ack_while_the_producer_is_killed(daemon, port):
             except (AssertionError, ProcessLookupError):
                 pass
             # the next kill when it has got on: so it ends however slow the machine is
-            d.wait_for(lambda: d.audit()["received"] > received + 2000 or sender.poll() is not None)
+            d.wait_for(lambda: d.audit()["received"] > received + 1000 or sender.poll() is not None)
         out, err = sender.communicate(timeout=box.DEADLINE)
     finally:
         if sender.poll() is None:
