@@ -110,13 +110,18 @@ static uint64_t chunks_in(const struct arena *a)
 
 static int make_new(struct master *m, int fd, const struct arena_geometry *g, const char *where)
 {
-	int r = arena_create(&m->arena, fd, g);
+	int r = arena_begin(&m->arena, fd, g);
 	if (r < 0) {
 		log_error("cannot make an arena of %llu bytes in %s: %s",
 			  (unsigned long long)arena_bytes(g), where, strerror(-r));
 		return r;
 	}
-	return carry_load(m);
+	r = carry_load(m);
+	if (r < 0)
+		return r;
+	arena_finish(&m->arena); /* who starts after a crash before this line makes it anew, and loads again */
+	carry_forget(m);
+	return 0;
 }
 
 static const char *attach_problem(int r)
@@ -151,6 +156,8 @@ static void repair_all(struct master *m)
 static int take_over(struct master *m, int fd, const struct arena_geometry *g, const char *where)
 {
 	int r = arena_attach(&m->arena, fd);
+	if (r == ARENA_E_UNMADE)
+		return make_new(m, fd, g, where);
 	if (r != 0) {
 		log_error("the arena in %s %s", where, attach_problem(r));
 		return r < 0 ? r : -EINVAL;

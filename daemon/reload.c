@@ -101,8 +101,24 @@ static struct reload *reload_free(struct reload *r)
 	return NULL;
 }
 
+/* Stages that are not replaced keep the number of workers they were scaled to. False: there is no room for that. */
+static bool keep_scale(const struct config *old, struct reload *r)
+{
+	uint64_t sum = 0;
+	for (unsigned s = 0; s < r->next->n_stages; s++) {
+		struct config_stage *n = &r->next->stages[s];
+		const struct config_stage *o = config_stage(old, n->name);
+		if (o && !r->affected[o - old->stages])
+			n->workers = o->workers;
+		sum += n->workers;
+	}
+	return sum <= r->next->max_workers;
+}
+
 int master_reload(struct master *m, const char *discard, const char **why)
 {
+	static const char too_many[] = "arena.max_workers is too small for the new configuration and the stages that "
+				       "were scaled: scale them down first";
 	struct complaints c = {0};
 	if (m->state >= MASTER_DRAINING)
 		return refuse(m, "the daemon is stopping", 22, why);
@@ -128,23 +144,16 @@ int master_reload(struct master *m, const char *discard, const char **why)
 	}
 	for (unsigned s = 0; s < m->config->n_stages; s++)
 		r->affected[s] = changed(m->config, s, r->next);
+	if (!keep_scale(m->config, r)) {
+		reload_free(r);
+		return refuse(m, too_many, strlen(too_many), why);
+	}
 	snprintf(r->discard, sizeof(r->discard), "%s", discard ? discard : "");
 	r->until = master_now() + m->config->stop_timeout;
 	m->reload = r;
 	m->reload_error[0] = 0;
 	notify_reloading();
 	return 0; /* reload_step() does the rest, from the loop */
-}
-
-static bool stage_left(const struct master *m, unsigned stage)
-{
-	for (uint32_t w = 0; w < m->arena.workers; w++) {
-		const struct child *c = &m->children[w];
-		if (c->wanted && c->stage == stage &&
-		    (c->state == CHILD_RUNNING || c->state == CHILD_WAITING))
-			return false;
-	}
-	return true;
 }
 
 /* The first edge that still keeps affected stage @s from being stopped, or -1. */
@@ -157,7 +166,7 @@ static int keeps(const struct master *m, unsigned s)
 			continue;
 		if (strcmp(r->discard, e->name) == 0)
 			continue;
-		if ((e->from != UINT32_MAX && !stage_left(m, e->from)) || !flow_edge_empty(m, i))
+		if ((e->from != UINT32_MAX && !children_left(m, e->from)) || !flow_edge_empty(m, i))
 			return (int)i;
 	}
 	return -1;
@@ -189,10 +198,9 @@ static void end_reload(struct master *m, const char *why)
 }
 
 /* Starts again what was stopped. */
-static void go_back(struct master *m, const char *edge)
+static void start_again(struct master *m)
 {
-	char text[512];
-	struct reload *r = m->reload;
+	const struct reload *r = m->reload;
 	for (uint32_t w = 0; w < m->arena.workers; w++) {
 		struct child *c = &m->children[w];
 		if (!c->wanted || !r->affected[c->stage])
@@ -203,6 +211,12 @@ static void go_back(struct master *m, const char *edge)
 			 atomic_load(&arena_worker(&m->arena, w)->order) == ORDER_STOP)
 			c->replace = true; /* it is about to leave */
 	}
+}
+
+static void go_back(struct master *m, const char *edge)
+{
+	char text[512];
+	start_again(m);
 	snprintf(text, sizeof(text), "edge %s still holds chunks after stop_timeout; `sluicectl reload --discard %s` "
 		 "drops them", edge, edge);
 	end_reload(m, text);
@@ -244,6 +258,16 @@ static void remove_old_edges(struct master *m)
 	}
 }
 
+/* A worker of a removed stage left with a transaction that nobody can ask about any more: it counts as not done, so
+ * that its chunks are given up with the others of their edge. */
+static void give_up_unsettled(struct arena *a, uint32_t slot)
+{
+	if (atomic_load(&arena_worker(a, slot)->intent.state) != INTENT_PREPARED)
+		return;
+	intent_settle(a, slot, false);
+	intent_repair(a, slot, NULL);
+}
+
 /* Slots of stages that are gone are given up, those of changed ones stay theirs (positions, figures). */
 static void release_children(struct master *m)
 {
@@ -262,7 +286,11 @@ static void release_children(struct master *m)
 		} else {
 			c->stage = (unsigned)(n - r->next->stages);
 		}
-		if (!n && intent_clean(&m->arena, w))
+		if (n)
+			continue;
+		children_let_go(m, w); /* whatever was ordered of it is not meant for the slot's next one */
+		give_up_unsettled(&m->arena, w);
+		if (intent_clean(&m->arena, w))
 			arena_worker_retire(&m->arena, w, heir_of(m->config, c->stage, r->next));
 	}
 }
@@ -298,7 +326,7 @@ void reload_step(struct master *m)
 	if (!r)
 		return;
 	for (unsigned s = 0; s < m->config->n_stages; s++) {
-		if (!r->affected[s] || stage_left(m, s))
+		if (!r->affected[s] || children_left(m, s))
 			continue;
 		waiting = true;
 		int edge = keeps(m, s);
@@ -322,5 +350,9 @@ void reload_step(struct master *m)
 
 void reload_abandon(struct master *m)
 {
+	if (m->reload && m->state < MASTER_DRAINING && !home_persistent(m)) {
+		start_again(m);
+		end_reload(m, "the daemon is stopping");
+	}
 	m->reload = reload_free(m->reload);
 }

@@ -53,6 +53,7 @@ enum arena_error {
 	ARENA_E_LAYOUT,   /* made by another version */
 	ARENA_E_GEOMETRY, /* sizes differ from what is asked */
 	ARENA_E_CORRUPT,  /* a header that cannot be */
+	ARENA_E_UNMADE,   /* its maker died before arena_finish */
 };
 
 /* ---- the word ---- */
@@ -307,8 +308,12 @@ uint64_t arena_overhead(const struct arena_geometry *g);
  * for want of room. The fd stays the caller's. 0 or -errno (-ENOSPC: and the file is cut to nothing). */
 int arena_create(struct arena *a, int fd, const struct arena_geometry *g);
 
+/* The same in two steps, for what has to be in it before it counts: until arena_finish it is none to arena_attach. */
+int arena_begin(struct arena *a, int fd, const struct arena_geometry *g);
+void arena_finish(struct arena *a);
+
 /* Maps an existing one and checks its header. Notes a change of the machine's boot. 0, ARENA_E_LAYOUT,
- * ARENA_E_CORRUPT, -errno. The caller compares the geometry. */
+ * ARENA_E_CORRUPT, ARENA_E_UNMADE, -errno. The caller compares the geometry. */
 int arena_attach(struct arena *a, int fd);
 void arena_detach(struct arena *a);
 /* An arena in plain memory of @size bytes (tests). */

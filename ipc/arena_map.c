@@ -124,7 +124,7 @@ static int fill_header(struct arena_header *h)
 	return 0;
 }
 
-int arena_place(struct arena *a, void *memory, size_t size, const struct arena_geometry *g)
+static int place(struct arena *a, void *memory, size_t size, const struct arena_geometry *g)
 {
 	*a = (struct arena){.fd = -1};
 	struct arena_header *h = memory;
@@ -137,8 +137,21 @@ int arena_place(struct arena *a, void *memory, size_t size, const struct arena_g
 	take_view(a, memory);
 	for (uint32_t w = 0; w < a->workers; w++)
 		atomic_store(&arena_worker(a, w)->hand_entry, ARENA_NO_RECORD);
-	memcpy(h->magic, magic, sizeof(magic)); /* last: a half-made arena has none */
 	return 0;
+}
+
+void arena_finish(struct arena *a)
+{
+	atomic_thread_fence(memory_order_release); /* last: a half-made arena has no magic */
+	memcpy(a->h->magic, magic, sizeof(magic));
+}
+
+int arena_place(struct arena *a, void *memory, size_t size, const struct arena_geometry *g)
+{
+	int r = place(a, memory, size, g);
+	if (r == 0)
+		arena_finish(a);
+	return r;
 }
 
 static int map(int fd, size_t size, void **base)
@@ -147,7 +160,7 @@ static int map(int fd, size_t size, void **base)
 	return *base == MAP_FAILED ? err_errno() : 0;
 }
 
-int arena_create(struct arena *a, int fd, const struct arena_geometry *g)
+int arena_begin(struct arena *a, int fd, const struct arena_geometry *g)
 {
 	void *base = NULL;
 	uint64_t size = arena_bytes(g);
@@ -161,7 +174,7 @@ int arena_create(struct arena *a, int fd, const struct arena_geometry *g)
 		(void)!ftruncate(fd, 0);
 		return r;
 	}
-	r = arena_place(a, base, size, g);
+	r = place(a, base, size, g);
 	if (r == 0)
 		r = guard_buffers(a);
 	if (r < 0) {
@@ -170,6 +183,29 @@ int arena_create(struct arena *a, int fd, const struct arena_geometry *g)
 	}
 	a->fd = fd;
 	return 0;
+}
+
+int arena_create(struct arena *a, int fd, const struct arena_geometry *g)
+{
+	int r = arena_begin(a, fd, g);
+	if (r == 0)
+		arena_finish(a);
+	return r;
+}
+
+/* What arena_begin leaves when it is cut off: nothing but zeros, or a header of ours without its magic. */
+static bool unmade(const uint8_t *p, uint64_t size)
+{
+	const struct arena_header *h = (const void *)p;
+	static const char none[sizeof(magic)];
+	if (size > sizeof(*h))
+		size = sizeof(*h);
+	if (size == sizeof(*h) && h->layout == ARENA_LAYOUT && h->header_size == sizeof(*h))
+		return memcmp(h->magic, none, sizeof(none)) == 0;
+	for (uint64_t i = 0; i < size; i++)
+		if (p[i])
+			return false;
+	return true;
 }
 
 static bool plausible(const struct arena_header *h, uint64_t file_size)
@@ -208,13 +244,15 @@ int arena_attach(struct arena *a, int fd)
 	*a = (struct arena){.fd = -1};
 	if (fstat(fd, &st) < 0)
 		return err_errno();
-	if ((uint64_t)st.st_size < sizeof(struct arena_header))
-		return ARENA_E_CORRUPT;
+	if (st.st_size == 0)
+		return ARENA_E_UNMADE;
 	int r = map(fd, (size_t)st.st_size, &base);
 	if (r < 0)
 		return r;
 	const struct arena_header *h = base;
-	if (memcmp(h->magic, magic, sizeof(magic)) != 0)
+	if (unmade(base, (uint64_t)st.st_size))
+		r = ARENA_E_UNMADE;
+	else if ((uint64_t)st.st_size < sizeof(*h) || memcmp(h->magic, magic, sizeof(magic)) != 0)
 		r = ARENA_E_CORRUPT;
 	else if (h->layout != ARENA_LAYOUT || h->header_size != sizeof(*h))
 		r = ARENA_E_LAYOUT;
@@ -249,11 +287,17 @@ int arena_edge_assign(struct arena *a, const char *from, const char *to, uint32_
 {
 	uint64_t used = atomic_load(&a->h->edges_used);
 	uint32_t free_one = ARENA_NO_EDGE;
+	bool own_free = false;
 	for (uint32_t e = 0; e < ARENA_EDGES_MAX && e < a->entries; e++) {
 		struct arena_edge *it = &a->h->edges[e];
 		if (!(used >> e & 1)) {
-			if (free_one == ARENA_NO_EDGE && arena_charged(a, e) == 0)
+			if (arena_charged(a, e))
+				continue;
+			/* one whose own entry is free: else the new edge would depend on whose chunk is in it */
+			bool own = arena_word(a, e).state == WORD_FREE;
+			if (free_one == ARENA_NO_EDGE || (own && !own_free))
 				free_one = e;
+			own_free |= own;
 		} else if (strncmp(it->from, from, sizeof(it->from)) == 0 &&
 			   strncmp(it->to, to, sizeof(it->to)) == 0) {
 			*edge = e;
