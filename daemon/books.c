@@ -89,7 +89,8 @@ static void add_flight(const struct master *m, const struct arena *a, int pipeli
 	for (uint32_t i = 0; i < a->entries; i++) {
 		struct word v = arena_word(a, i);
 		const struct arena_facts *f = &a->facts[i];
-		if (v.state == WORD_FREE || v.state == WORD_FILLING || v.edge == a->h->dead_edge)
+		if (v.state == WORD_FREE || v.state == WORD_FILLING || v.edge == a->h->dead_edge ||
+		    (f->flags & FACT_LETTERS))
 			continue;
 		if (m && pipeline >= 0 && edge_pipeline(m, v.edge) != pipeline)
 			continue;

@@ -3,7 +3,7 @@
  *
  * The order at a death is fixed: the process is reaped (nothing can write its entries any more), its intent is
  * repaired, then the slot may be used again. Restarts are at once the first time, then after a random time of
- * up to RESTART_BASE * 2^n, at most RESTART_MAX; a commit made since its birth clears the count.
+ * up to RESTART_BASE * 2^n, at most RESTART_MAX; a commit made since its birth, or so long a life, clears the count.
  *
  * What counts against the chunk in hand: a crash of its own making (a signal nobody sends to stop a process, a
  * failure that it reports) and a stall. Not SIGKILL from elsewhere: that is the OOM killer, or a person.
@@ -284,6 +284,12 @@ static void note_last_words(struct master *m, struct child *c, const siginfo_t *
 		log_warning("worker %s[%u] (pid %d): %s", stage, c->ordinal, (int)c->pid, c->last_words);
 }
 
+/* A producer that crashes during a drain has nothing to come back for: it would take in again. */
+static bool intake_stopped(const struct master *m)
+{
+	return m->drained || m->state == MASTER_DRAINING;
+}
+
 static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg)
 {
 	struct child *c = arg;
@@ -292,6 +298,7 @@ static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg)
 	struct arena_worker *s = arena_worker(&m->arena, slot);
 	(void)src;
 	uint32_t order = atomic_load(&s->order);
+	bool is_producer = m->config->stages[c->stage].kind == STAGE_PRODUCER;
 	bool ended = info->si_code == CLD_EXITED && info->si_status == WORKER_EXIT_ENDED;
 	bool orderly = ended || (info->si_code == CLD_EXITED && info->si_status == WORKER_EXIT_STOPPED &&
 				 (order == ORDER_STOP || order == ORDER_DRAIN));
@@ -300,13 +307,16 @@ static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg)
 		note_last_words(m, c, info);
 	repair(m, c, info);
 	c->pid = 0;
-	if (atomic_load(&s->committed.number) != c->commits_at_start)
+	/* it went well for a while, even if there was nothing to commit */
+	if (atomic_load(&s->committed.number) != c->commits_at_start ||
+	    master_now() - c->started > RESTART_MAX)
 		c->failures = 0;
 	if (surplus(m, c) && !unsettled(m, slot)) {
 		children_let_go(m, slot);
 	} else if (ended) {
 		c->state = CHILD_ENDED;
-	} else if (m->state >= MASTER_STOPPING || (orderly && !c->replace && !surplus(m, c))) {
+	} else if (m->state >= MASTER_STOPPING || (intake_stopped(m) && is_producer) ||
+		   (orderly && !c->replace && !surplus(m, c))) {
 		c->state = CHILD_STOPPED;
 	} else {
 		c->restarts++;

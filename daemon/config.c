@@ -32,6 +32,8 @@ static const struct option arena_options[] = {
          .help = "file that outlives the daemon; without it memory that does not"},
         {"sync", OPTION_BOOL, offsetof(struct config, arena_sync), .def = "false",
          .help = "survive loss of power too"},
+        {"log_size", OPTION_SIZE, offsetof(struct config, arena_log_size), .min = 65536,
+         .max = 17592186044416.0, .help = "bytes of the log that sync writes; default 4 x size"},
         {"max_workers", OPTION_INT, offsetof(struct config, max_workers), .def = "16", .min = 2,
          .max = CONFIG_WORKERS_MAX, .help = "worker processes there may be, dead letters included"},
         OPTION_END,
@@ -346,6 +348,8 @@ static void read_all(struct config *cfg, struct complaints *c)
 	config_stages_read(cfg, c);
 	config_graph_make(cfg, c);
 	config_dead_make(cfg, c);
+	config_log_sync(cfg);
+	config_log_check(cfg, c);
 	config_check_all(cfg, c);
 }
 
@@ -355,6 +359,7 @@ struct config *config_load(const char *path, struct complaints *c)
 	size_t start = c->text.len;
 	struct config *cfg = calloc(1, sizeof(*cfg));
 	if (cfg) {
+		cfg->log_stage = UINT32_MAX;
 		cfg->path = strdup(path);
 		cfg->tree = calloc(1, sizeof(*cfg->tree));
 		if (cfg->tree)

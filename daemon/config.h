@@ -74,6 +74,7 @@ struct config_stage {
 	const struct node *node;       /* its map, for messages */
 	uint64_t hash;                 /* of everything that makes this stage what it is: reload compares */
 	bool builtin;                  /* the dead-letter writer */
+	bool log;                      /* the built-in log (arena.sync) */
 };
 
 struct config {
@@ -82,6 +83,7 @@ struct config {
 	uint64_t arena_size, arena_buffer;
 	const char *arena_path; /* NULL: memfd */
 	bool arena_sync;
+	uint64_t arena_log_size; /* bytes of the log's ring */
 	uint64_t max_workers;
 	/* state */
 	const char *state_path;
@@ -104,6 +106,7 @@ struct config {
 	unsigned n_edges;
 	unsigned n_pipelines;
 	unsigned dead_stage, dead_edge; /* indices of the built-in writer and its edge */
+	unsigned log_stage;             /* index of the built-in log; UINT32_MAX: there is none */
 
 	struct config_tree *tree; /* nodes and files; owned */
 };

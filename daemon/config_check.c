@@ -2,10 +2,9 @@
  * What only the whole configuration can tell: whether workers, edges and the arena fit each other,
  * and whether a secret lies open.
  *
- * The arena's sum, which also stands in the manual: buffers for chunks = arena.size / arena.buffer,
- * less one scratch buffer for each of arena.max_workers. Every edge needs one buffer of its own, so
- * that the last edge of a chain can always empty; 2 more are shared. A default quota is an equal
- * share, at least 2.
+ * The arena's sum, which also stands in the manual: buffers = arena.size / arena.buffer. Every edge
+ * needs one of its own, so that the last edge of a chain can always empty; 2 more are shared. A
+ * default quota is an equal share, at least 2.
  *
  * A secret in plain text is refused when others may read the file. Only the keys of producers and
  * consumers (and of maps their tables describe) are looked at: a field of a record may be called
@@ -80,25 +79,20 @@ static void check_workers(const struct config *cfg, struct complaints *c)
 
 static void check_arena(struct config *cfg, struct complaints *c)
 {
-	uint64_t all = cfg->arena_size / cfg->arena_buffer;
-	uint64_t buffers = all > cfg->max_workers ? all - cfg->max_workers : 0;
+	uint64_t buffers = cfg->arena_size / cfg->arena_buffer;
 	uint64_t need = (uint64_t)cfg->n_edges + SHARED_BUFFERS;
 	char size[32], buffer[32], want[32];
 	if (cfg->n_edges == 0)
 		return; /* no graph was made: that was complained about */
 	if (buffers < need)
 		complain(c, place(cfg, "arena", "size"),
-		         "arena.size: %s is too small: it holds %llu buffers of %s, %llu of them "
-		         "for "
-		         "workers; %u edges need %llu more (one each, %d shared): set arena.size "
-		         "to %s "
-		         "or more, or arena.buffer or arena.max_workers lower",
-		         size_text(cfg->arena_size, size, sizeof(size)), (unsigned long long)all,
-		         size_text(cfg->arena_buffer, buffer, sizeof(buffer)),
-		         (unsigned long long)cfg->max_workers, cfg->n_edges,
+		         "arena.size: %s is too small: it holds %llu buffers of %s, and %u edges need "
+		         "%llu (one each, %d shared): set arena.size to %s or more, or arena.buffer "
+		         "lower",
+		         size_text(cfg->arena_size, size, sizeof(size)), (unsigned long long)buffers,
+		         size_text(cfg->arena_buffer, buffer, sizeof(buffer)), cfg->n_edges,
 		         (unsigned long long)need, SHARED_BUFFERS,
-		         size_text((need + cfg->max_workers) * cfg->arena_buffer, want,
-		                   sizeof(want)));
+		         size_text(need * cfg->arena_buffer, want, sizeof(want)));
 	for (unsigned i = 0; i < cfg->n_edges; i++) {
 		const struct node *n =
 		        i < cfg->tree->n_links ? cfg->tree->links[i].quota_node : NULL;

@@ -47,6 +47,11 @@ static struct config_link *new_link(struct config *cfg, const struct config_link
 	return &t->links[t->n_links++];
 }
 
+bool config_add_link(struct config *cfg, const struct config_link *like)
+{
+	return new_link(cfg, like) != NULL;
+}
+
 /* Says that @n names no stage to read from, with the nearest that does. */
 static void dangling(const struct config *cfg, const struct node *n, const char *name,
                      struct complaints *c)
@@ -370,8 +375,6 @@ static int reorder(struct config *cfg, const unsigned *order)
 		cfg->tree->links[l].from = now[cfg->tree->links[l].from];
 		cfg->tree->links[l].to = now[cfg->tree->links[l].to];
 	}
-	if (cfg->tree->n_links)
-		qsort(cfg->tree->links, cfg->tree->n_links, sizeof(*cfg->tree->links), by_reader);
 	return 0;
 }
 
@@ -439,7 +442,15 @@ void config_graph_make(struct config *cfg, struct complaints *c)
 		check_circles(cfg, placed, c);
 		return;
 	}
-	if (reorder(cfg, order) < 0 || make_edges(cfg) < 0)
+	int r = reorder(cfg, order);
+	if (r == 0) {
+		config_log_splice(cfg, c);
+		if (cfg->tree->n_links)
+			qsort(cfg->tree->links, cfg->tree->n_links, sizeof(*cfg->tree->links),
+			      by_reader);
+		r = make_edges(cfg);
+	}
+	if (r < 0)
 		complain(c, cfg->tree->root, "out of memory");
 	else
 		number_pipelines(cfg);

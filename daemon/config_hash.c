@@ -85,6 +85,7 @@ static void add_globals(struct buf *b, const struct config *cfg)
 {
 	add_u64(b, cfg->arena_buffer);
 	add_u64(b, cfg->arena_sync);
+	add_u64(b, cfg->arena_sync ? cfg->arena_log_size : 0);
 	add_string(b, cfg->state_path);
 	add_u64(b, cfg->state_size);
 	add_u64(b, cfg->dead_full);

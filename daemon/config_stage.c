@@ -404,7 +404,7 @@ void config_stages_read(struct config *cfg, struct complaints *c)
 		         CONFIG_STAGES_MAX);
 		n = 0;
 	}
-	cfg->stages = calloc(n + 1, sizeof(*cfg->stages));
+	cfg->stages = calloc(n + 2, sizeof(*cfg->stages));
 	if (!cfg->stages)
 		complain(c, cfg->tree->root, "out of memory");
 	for (int kind = STAGE_PRODUCER; n && cfg->stages && kind <= STAGE_CONSUMER; kind++) {

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "daemon/run_log.h"
+
 static void allow(void *arg, const char *path, enum stage_path_use use)
 {
 	confine_allow(arg, path,
@@ -53,6 +55,12 @@ void confine_plan_stage(struct confine_plan *p, const struct config *cfg, const 
 		add_needs(p, s->steps[i].ops, s->steps[i].config);
 	if (s->stateful)
 		add_state(p, cfg, s, ordinal);
+	if (cfg->log_stage != UINT32_MAX && s == &cfg->stages[cfg->log_stage]) {
+		char path[4096];
+		log_path(cfg, path, sizeof(path));
+		confine_allow(p, path, CONFINE_WRITE);
+		p->files = true;
+	}
 	confine_allow(p, cfg->runtime_dir, CONFINE_SOCKETS);
 	p->want = CONFINED_BIT(privileges) | CONFINED_BIT(calls);
 	if (p->exec)

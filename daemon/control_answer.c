@@ -133,9 +133,13 @@ static void do_resume(struct control *ctl, struct client *c, struct request *rq,
 static void do_drain(struct control *ctl, struct client *c, struct request *rq, struct json *j)
 {
 	const char *why = NULL;
+	bool flush = rq->n == 1;
 	(void)c;
-	(void)rq;
-	int r = master_drain(ctl->m, &why);
+	if (flush && strcmp(rq->words[0], "--flush") != 0) {
+		refuse(j, "drain: expected drain, or drain --flush");
+		return;
+	}
+	int r = master_drain(ctl->m, flush, &why);
 	changed(j, r, "draining", NULL, why);
 }
 

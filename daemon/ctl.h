@@ -72,6 +72,8 @@ enum table_color ctl_state_color(struct doc state);
 /* ---- ctl_local.c ---- */
 
 int ctl_check(struct ctl *ctl, int argc, char **argv);
+/* keygen.c: a pair of CURVE keys. */
+int ctl_keygen(const char *path);
 int ctl_stages(struct ctl *ctl, int argc, char **argv);
 /* The graph of a configuration file, as the daemon would answer it, in ctl->answer. */
 int ctl_graph_of(struct ctl *ctl, const char *file);

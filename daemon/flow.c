@@ -4,12 +4,22 @@
  * "Empty" must hold still: a scan is no snapshot. A chunk only comes onto an edge from a feeder; when all feeders'
  * processes have ended (reaped and repaired) no new one can come, so one clean scan after that is proof.
  * The same holds for a drain: producers gone, then stage by stage from the front to the back.
+ *
+ * A drain by itself passes no end on: groups and windows stay in the state, and the next start goes on with them.
+ * A drain that is to flush (`sluicectl drain --flush`) makes the producers' stop an end like any other.
  */
 #include "daemon/master.h"
 
 bool flow_edge_empty(const struct master *m, unsigned edge)
 {
 	return arena_charged(&m->arena, m->edge_number[edge]) == 0;
+}
+
+/* Who stopped for a drain that is to finish everything will not come again. */
+static bool child_ended(const struct master *m, const struct child *c)
+{
+	return c->state == CHILD_ENDED || (m->finishing && c->state == CHILD_STOPPED &&
+					   m->config->stages[c->stage].kind == STAGE_PRODUCER);
 }
 
 /* All of a stage's workers have come to their end. */
@@ -21,7 +31,7 @@ static bool stage_ended(const struct master *m, unsigned stage)
 		if (!c->wanted || c->stage != stage)
 			continue;
 		any = true;
-		if (c->state != CHILD_ENDED)
+		if (!child_ended(m, c))
 			return false;
 	}
 	return any;

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "daemon/carry.h"
+#include "daemon/home_log.h"
 #include "daemon/notify.h"
 #include "ipc/err.h"
 #include "ipc/log.h"
@@ -100,7 +101,8 @@ static void wanted(const struct config *cfg, struct arena_geometry *g)
 	*g = (struct arena_geometry){.entries = (uint32_t)(cfg->arena_size / cfg->arena_buffer),
 				     .workers = (uint32_t)cfg->max_workers,
 				     .buffer_size = cfg->arena_buffer,
-				     .checked = cfg->arena_path != NULL};
+				     .checked = cfg->arena_path != NULL,
+				     .tails = cfg->log_stage != UINT32_MAX};
 }
 
 static uint64_t chunks_in(const struct arena *a)
@@ -138,7 +140,8 @@ static const char *attach_problem(int r)
 
 static bool same_geometry(const struct arena *a, const struct arena_geometry *g)
 {
-	return a->entries == g->entries && a->workers == g->workers && a->buffer_size == g->buffer_size;
+	return a->entries == g->entries && a->workers == g->workers &&
+	       a->buffer_size == g->buffer_size && (a->tail_size != 0) == g->tails;
 }
 
 static void repair_all(struct master *m)
@@ -152,12 +155,29 @@ static void repair_all(struct master *m)
 	}
 }
 
+/* A mapping that outlived the machine's run is no evidence: the log is. */
+static int rebuild(struct master *m, int fd, const struct arena_geometry *g, int problem)
+{
+	arena_detach(&m->arena);
+	close(fd);
+	return home_log_rebuild(m, g, problem ? "the arena is damaged" : "the machine was started anew");
+}
+
 /* Takes over an arena that exists. A changed geometry is fine when nothing is in flight. */
 static int take_over(struct master *m, int fd, const struct arena_geometry *g, const char *where)
 {
 	int r = arena_attach(&m->arena, fd);
-	if (r == ARENA_E_UNMADE)
+	bool lost = r == ARENA_E_CORRUPT || r == ARENA_E_UNMADE || (r == 0 && m->arena.boot_changed);
+	if (lost && g->tails && home_log_exists(m))
+		return rebuild(m, fd, g, r);
+	if (r == ARENA_E_UNMADE) {
+		log_notice("the arena in %s was never finished: it is made anew", where);
 		return make_new(m, fd, g, where);
+	}
+	if (r == 0 && m->config->arena_path && !g->tails)
+		home_log_leave(m, !m->arena.boot_changed);
+	if (r == 0)
+		arena_note_boot(&m->arena);
 	if (r != 0) {
 		log_error("the arena in %s %s", where, attach_problem(r));
 		return r < 0 ? r : -EINVAL;
@@ -225,7 +245,12 @@ static int open_file_arena(struct master *m, const struct arena_geometry *g)
 		log_error("cannot open arena.path %s: %s", path, strerror(-r));
 		return r;
 	}
-	return st.st_size ? take_over(m, fd, g, path) : make_new(m, fd, g, path);
+	if (st.st_size)
+		return take_over(m, fd, g, path);
+	if (!g->tails || !home_log_exists(m))
+		return make_new(m, fd, g, path);
+	close(fd);
+	return home_log_rebuild(m, g, "there is no arena");
 }
 
 static int open_memfd_arena(struct master *m, const struct arena_geometry *g)
@@ -401,7 +426,9 @@ int home_open(struct master *m)
 		r = home_assign_edges(m);
 	if (r == 0)
 		name_heirs(m);
-	return r == 0 ? refuse_strays(m) : r;
+	if (r == 0)
+		r = refuse_strays(m);
+	return r == 0 && m->config->log_stage != UINT32_MAX ? home_log_prepare(m) : r;
 }
 
 bool home_persistent(const struct master *m)

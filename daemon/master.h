@@ -92,7 +92,8 @@ struct master {
 	int64_t checked_at;           /* monotonic ns of the last children_check() */
 	int64_t stop_at;              /* monotonic ns at which a drain is over; 0: none */
 	bool until_done;
-	bool drained;                 /* by command: intake stays stopped */
+	bool drained;                 /* by command: intake stays stopped ... */
+	bool finishing;               /* ... and counts as ended: what is behind it flushes and ends */
 	int lock_fd;
 	bool stored;                  /* the memory arena was given to systemd's fd store */
 	bool orderly;                 /* the loop came to its own end */
@@ -112,7 +113,8 @@ struct master {
 
 /* @stage: a stage's name. */
 int master_pause(struct master *m, const char *stage, bool pause, const char **why);
-int master_drain(struct master *m, const char **why);
+/* @flush: the end of the intake is passed on, for good, until the daemon is started again. */
+int master_drain(struct master *m, bool flush, const char **why);
 int master_restart(struct master *m, const char *stage, const char **why);
 int master_scale(struct master *m, const char *stage, unsigned workers, const char **why);
 /* Begins a reload; @discard: name of an edge whose chunks may be dropped, or NULL. Positive with @why: refused, the

@@ -75,6 +75,7 @@ static const char *needs_restart(const struct config *a, const struct config *b)
 {
 	if (a->arena_size != b->arena_size || a->arena_buffer != b->arena_buffer ||
 	    differs(a->arena_path, b->arena_path) || a->arena_sync != b->arena_sync ||
+	    a->arena_log_size != b->arena_log_size ||
 	    a->max_workers != b->max_workers)
 		return "the arena section has changed: that needs a restart";
 	if (differs(a->state_path, b->state_path) || a->state_size != b->state_size)
@@ -122,6 +123,8 @@ int master_reload(struct master *m, const char *discard, const char **why)
 	struct complaints c = {0};
 	if (m->state >= MASTER_DRAINING)
 		return refuse(m, "the daemon is stopping", 22, why);
+	if (m->finishing)
+		return refuse(m, "everything is being finished (drain --flush)", 44, why);
 	if (m->reload)
 		return refuse(m, "another reload is under way", 27, why);
 	struct reload *r = calloc(1, sizeof(*r));

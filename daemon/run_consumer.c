@@ -18,7 +18,10 @@ struct pace {
 	unsigned pauses;   /* since the last success: the exponent of the back-off */
 	bool single;       /* one record a unit, until this input is done */
 	int64_t since;     /* monotonic ns of the first failure of this row */
+	bool told;         /* that nobody is reachable */
 };
+
+static const int64_t OUTAGE = 1000000000; /* ns without a peer that are worth a line in the log */
 
 static int say_no(struct worker *w, struct unit_input *in, const uint8_t *p, size_t len,
 		  const char *why, uint32_t attempts)
@@ -120,25 +123,38 @@ static int64_t back_off(const struct retry *retry, unsigned n)
 	return (int64_t)ns;
 }
 
+/* One line for an outage, however often it is tried; a peer that is only slow is none. */
+static void tell(struct worker *w, struct pace *pace, int answer)
+{
+	if (answer != STAGE_E_UNREACHABLE) {
+		log_warning("tried again: %s", w->st.why);
+	} else if (!pace->told && worker_monotonic() - pace->since >= OUTAGE) {
+		log_warning("not reachable: %s", w->st.why);
+		pace->told = true;
+	}
+}
+
+/* Ends early when a descriptor says that the outside has moved. */
 static void pause_before_next(struct worker *w, struct pace *pace, int answer)
 {
 	int64_t end = worker_monotonic() + back_off(&w->stage->retry, pace->pauses++);
+	bool moved = false;
 	if (!pace->since)
 		pace->since = worker_monotonic();
 	stats_add(&w->me->stats, STAT_retries, 1);
 	if (answer == STAGE_E_UNREACHABLE)
 		stats_add(&w->me->stats, STAT_errors_peer, 1);
-	log_warning("%s: %s", answer == STAGE_E_UNREACHABLE ? "not reachable" : "tried again",
-		    w->st.why);
+	tell(w, pace, answer);
 	do {
 		worker_activity(w, ACTIVITY_UNREACHABLE, w->st.why);
 		enum worker_order o = worker_order(w);
 		if (o == ORDER_STOP || o == ORDER_PAUSE)
 			break;
 		int64_t left = end - worker_monotonic();
-		worker_sleep(w, WAITING_NOT, w->st.fds, w->st.n_fds, left < LINK_NET_NS ? left : LINK_NET_NS,
-			     NULL, NULL);
-	} while (worker_monotonic() < end);
+		int r = worker_sleep(w, WAITING_NOT, w->st.fds, w->st.n_fds,
+				     left < LINK_NET_NS ? left : LINK_NET_NS, NULL, NULL);
+		moved = r > 0 && answer == STAGE_E_UNREACHABLE;
+	} while (!moved && worker_monotonic() < end);
 }
 
 /* What to do about a failed try. True: give the (single) record up as a dead letter. */
@@ -187,6 +203,7 @@ static int deliver_unit(struct worker *w, struct pace *pace)
 	int r = unit_commit(w);
 	pace->attempts = pace->pauses = 0;
 	pace->since = 0;
+	pace->told = false;
 	if (last_done)
 		pace->single = false;
 	return r;

@@ -53,9 +53,10 @@ static int idle(struct worker *w)
 		timeout = w->st.deadline - now;
 	if (!w->born)
 		worker_activity(w, ACTIVITY_IDLE, NULL);
-	int r = worker_sleep(w, WAITING_NOT, w->st.fds, w->st.n_fds, timeout, NULL, NULL);
+	int r = worker_sleep(w, w->unstored ? WAITING_LOG : WAITING_NOT, w->st.fds, w->st.n_fds, timeout,
+			     unit_log_news, NULL);
 	worker_activity(w, ACTIVITY_WORKING, NULL);
-	if (r >= 0 && w->stage->ops->stored && !w->born)
+	if (r >= 0 && w->stage->ops->stored && (!w->born || w->logged))
 		return w->stage->ops->stored(&w->st);
 	return r < 0 ? r : 0;
 }

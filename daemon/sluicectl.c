@@ -367,6 +367,8 @@ static int run(struct ctl *ctl, const struct command *c, int argc, char **argv)
 		return help(argc, argv);
 	case COMMAND_version:
 		return version(ctl);
+	case COMMAND_keygen:
+		return ctl_keygen(argv[0]);
 	case COMMAND_check:
 		return ctl_check(ctl, argc, argv);
 	case COMMAND_stages:

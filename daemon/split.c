@@ -99,6 +99,8 @@ static size_t end_deb822(const struct split *s, size_t from)
 
 static size_t end_msgpack(const struct split *s, size_t start)
 {
+	if (start >= s->in.len)
+		return 0; /* nothing was read yet: there is no buffer to point into */
 	const uint8_t *end = mp_skip(s->in.p + start, s->in.p + s->in.len);
 	return end ? (size_t)(end - s->in.p) : 0;
 }

@@ -52,13 +52,18 @@ int master_pause(struct master *m, const char *name, bool pause, const char **wh
 	return 0;
 }
 
-int master_drain(struct master *m, const char **why)
+int master_drain(struct master *m, bool flush, const char **why)
 {
 	if (m->state >= MASTER_DRAINING) {
 		*why = "the daemon is stopping";
 		return 1;
 	}
+	if (flush && m->reload) {
+		*why = "a reload is under way";
+		return 1;
+	}
 	m->drained = true;
+	m->finishing |= flush;
 	for (uint32_t w = 0; w < m->arena.workers; w++)
 		if (m->children[w].wanted &&
 		    m->config->stages[m->children[w].stage].kind == STAGE_PRODUCER)
@@ -75,6 +80,12 @@ int master_restart(struct master *m, const char *name, const char **why)
 		*why = "the daemon is stopping";
 		return 1;
 	}
+	if (m->finishing) {
+		*why = "everything is being finished (drain --flush): start the daemon again";
+		return 1;
+	}
+	if (m->config->stages[stage].kind == STAGE_PRODUCER)
+		m->drained = false; /* somebody wants intake again */
 	for (uint32_t w = 0; w < m->arena.workers; w++) {
 		struct child *c = &m->children[w];
 		if (!of_stage(c, stage))
@@ -94,12 +105,14 @@ static int refuse_scale(const struct master *m, unsigned stage, unsigned workers
 {
 	static char text[256];
 	const struct config_stage *s = &m->config->stages[stage];
-	bool single = s->builtin || s->stateful || (s->ops && (s->ops->flags & STAGE_SINGLE));
+	bool single = s->builtin || s->log || s->stateful || (s->ops && (s->ops->flags & STAGE_SINGLE));
 	*why = NULL;
 	if (workers < 1)
 		*why = "a stage has at least one worker; use pause to stop it";
 	else if (workers > 1 && single)
 		*why = "this stage can only have one worker: it keeps state or a position";
+	else if (m->finishing)
+		*why = "everything is being finished (drain --flush)";
 	else if (m->state != MASTER_RUNNING)
 		*why = "the daemon is not running normally";
 	else if (m->reload)

@@ -31,6 +31,12 @@ static void give_up_output(struct worker *w, struct unit_output *out, unsigned n
 			arena_drop(w->a, w->slot, out->at[i]);
 }
 
+void unit_give_up(struct worker *w, struct unit_output *out)
+{
+	give_up_output(w, out, out->n_edges);
+	out->open = false;
+}
+
 /* Takes an entry on every edge that blocks; one that drops may be missing. */
 static bool try_open(struct worker *w, struct unit_output *out)
 {
@@ -81,8 +87,11 @@ int unit_open(struct worker *w, struct unit_output *out)
 	if (out->open || try_open(w, out))
 		return 0;
 	int r = unit_commit(w);
-	if (r < 0)
-		return r;
+	return r < 0 ? r : unit_wait_open(w, out);
+}
+
+int unit_wait_open(struct worker *w, struct unit_output *out)
+{
 	while (!out->open && !try_open(w, out)) {
 		atomic_store_explicit(&w->me->blocked_edge, blocking_edge(w, out),
 				      memory_order_relaxed);
@@ -223,7 +232,7 @@ static int host_position(struct stage_host *h, uint32_t off, const void *data, u
 }
 
 /* Whether the ledger held still from @before: no commit in between, none being carried out. */
-static uint64_t commits_so_far(const struct arena *a, bool *still)
+uint64_t unit_commits(const struct arena *a, bool *still)
 {
 	uint64_t sum = 0;
 	for (uint32_t i = 0; i < a->workers; i++) {
@@ -243,7 +252,7 @@ static uint64_t oldest_origin(const struct worker *w, uint64_t none)
 		if (v.state != WORD_QUEUED && v.state != WORD_CLAIMED)
 			continue;
 		const struct arena_facts *f = &w->a->facts[i];
-		if (f->origin_worker == w->slot && v.edge != w->dead.edges[0] &&
+		if (f->origin_worker == w->slot && v.edge != w->dead_edge &&
 		    f->origin_commit <= oldest)
 			oldest = f->origin_commit - 1;
 	}
@@ -254,13 +263,20 @@ static uint64_t host_stored(struct stage_host *h, bool delivered)
 {
 	struct worker *w = (struct worker *)h;
 	uint64_t committed = atomic_load_explicit(&w->me->committed.number, memory_order_relaxed);
-	if (!delivered)
+	if (!delivered && !w->logged)
 		return committed;
+	if (!delivered) {
+		uint64_t stored = unit_log_stored(w, committed);
+		w->unstored = stored < committed ? stored + 1 : 0;
+		return stored;
+	}
+	if (unit_log_replaying(w))
+		return 0;
 	for (unsigned tries = 0; tries < 16; tries++) {
 		bool still = true;
-		uint64_t before = commits_so_far(w->a, &still);
+		uint64_t before = unit_commits(w->a, &still);
 		uint64_t oldest = oldest_origin(w, committed);
-		if (commits_so_far(w->a, &still) == before && still)
+		if (unit_commits(w->a, &still) == before && still)
 			return oldest;
 	}
 	return 0; /* too lively: the next call will tell */
@@ -285,15 +301,16 @@ void unit_init(struct worker *w, const uint32_t *edge_number)
 			out->edges[at] = out->edges[at - 1];
 		out->edges[at] = edge_number[i];
 	}
-	w->dead.edges[0] = edge_number[cfg->dead_edge];
+	w->dead.edges[0] = w->dead_edge = edge_number[cfg->dead_edge];
 	w->dead.n_edges = 1;
+	unit_log_init(w);
 	memcpy(w->position, w->me->position, sizeof(w->position));
 }
 
 /* ---- inputs ---- */
 
 /* A chunk that is not what was sealed: kept out of the flow, counted, told; its bytes stay for inspection. */
-static void set_aside(struct worker *w, struct arena_handle h)
+void unit_set_aside(struct worker *w, struct arena_handle h)
 {
 	struct word v = arena_word(w->a, h.entry);
 	log_error("chunk %llu (%u records) is torn or corrupt: set aside in entry %u",
@@ -317,7 +334,7 @@ int unit_claim(struct worker *w)
 			return ARENA_E_NONE;
 		if (arena_intact(w->a, h.entry))
 			break;
-		set_aside(w, h);
+		unit_set_aside(w, h);
 	}
 	const struct arena_facts *f = &w->a->facts[h.entry];
 	if (w->n_in && f->origin_worker != w->origin_worker) {
@@ -374,6 +391,7 @@ static void seal_output(struct worker *w, struct intent *in, struct unit_output 
 	if (w->stage->kind == STAGE_PRODUCER) {
 		f.origin_worker = w->slot;
 		f.origin_commit = in->number;
+		f.flags = w->logged && out == &w->dead ? FACT_LETTERS : 0;
 	}
 	for (unsigned i = 0; i < out->n_edges; i++) {
 		if (out->missing[i])
@@ -392,7 +410,7 @@ static void close_output(struct worker *w, struct intent *in, struct unit_output
 {
 	if (!out->open)
 		return;
-	if (out->records)
+	if (out->records || (w->bare && out == &w->out[0]))
 		seal_output(w, in, out);
 	else
 		give_up_output(w, out, out->n_edges);
@@ -435,18 +453,18 @@ static int carry_out(struct worker *w, struct intent *in)
 	return 0;
 }
 
-static void ring_one(struct worker *w, uint32_t slot, enum worker_waiting kind, uint32_t entry)
+void unit_ring_one(struct worker *w, uint32_t slot, uint32_t kinds, uint32_t entry)
 {
 	struct arena_worker *s = arena_worker(w->a, slot);
-	uint32_t seen = kind;
-	if (!atomic_compare_exchange_strong(&s->waiting, &seen, WAITING_NOT))
+	uint32_t seen = atomic_load_explicit(&s->waiting, memory_order_relaxed);
+	if (!(seen & kinds) || !atomic_compare_exchange_strong(&s->waiting, &seen, WAITING_NOT))
 		return;
 	link_ring(w->link, slot, entry, 0);
 	stats_add(&w->me->stats, STAT_rings, 1);
 }
 
 /* Wakes one sleeping reader for each chunk put out, and whoever waits for the room that was made. */
-static void ring(struct worker *w, const struct intent *in)
+void unit_ring(struct worker *w, const struct intent *in)
 {
 	atomic_thread_fence(memory_order_seq_cst); /* against worker_sleep: they set waiting, then look */
 	bool freed = false;
@@ -456,15 +474,15 @@ static void ring(struct worker *w, const struct intent *in)
 	for (uint32_t s = 0; s < w->a->workers && (left || freed); s++) {
 		struct arena_worker *it = arena_worker(w->a, s);
 		uint32_t waiting = atomic_load_explicit(&it->waiting, memory_order_relaxed);
-		if (freed && waiting == WAITING_ROOM)
-			ring_one(w, s, WAITING_ROOM, 0);
-		if (!left || waiting != WAITING_INPUT)
+		if (freed && (waiting & WAITING_ROOM))
+			unit_ring_one(w, s, WAITING_ROOM, 0);
+		if (!left || !(waiting & WAITING_INPUT))
 			continue;
 		uint64_t reads = atomic_load_explicit(&it->reads, memory_order_relaxed);
 		for (unsigned i = 0; i < in->n_out; i++) {
 			struct word v = arena_word(w->a, in->out[i].entry);
 			if (v.state == WORD_QUEUED && v.edge < ARENA_EDGES_MAX && (reads >> v.edge & 1)) {
-				ring_one(w, s, WAITING_INPUT, in->out[i].entry);
+				unit_ring_one(w, s, WAITING_INPUT, in->out[i].entry);
 				left--;
 				break;
 			}
@@ -498,7 +516,7 @@ static void start_over(struct worker *w)
 	w->n_in = stays;
 	w->n_ranges = 0;
 	w->range_bytes = 0;
-	w->want_commit = w->prepared = false;
+	w->want_commit = w->prepared = w->bare = false;
 	w->emitted_here = 0;
 	if (stays) {
 		w->in[0] = last;
@@ -517,7 +535,7 @@ int unit_commit(struct worker *w)
 		close_output(w, NULL, &w->dead);
 		return 0;
 	}
-	int r = w->stage->ops ? 0 : chain_settle(&w->chain);
+	int r = w->stage->ops ? unit_log_carrier(w) : chain_settle(&w->chain);
 	if (r < 0)
 		return worker_blameless(w, r);
 	/* the record in hand is still in flight (or there is none: timed work): what was emitted, was made */
@@ -534,13 +552,14 @@ int unit_commit(struct worker *w)
 					 w->ranges[i].len);
 		assert(fits);
 	}
+	unit_log_patches(w, in);
 	if (w->ended)
 		in->flags |= COMMITTED_ENDED;
 	note_latency(w);
 	r = carry_out(w, in);
 	if (r < 0)
 		return worker_blameless(w, r);
-	ring(w, in);
+	unit_ring(w, in);
 	stats_add(&w->me->stats, STAT_commits, 1);
 	atomic_fetch_add_explicit(&w->me->progress, 1, memory_order_relaxed);
 	start_over(w);

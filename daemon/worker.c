@@ -351,6 +351,8 @@ static int confine_rest(struct worker *w)
 
 static int run(struct worker *w)
 {
+	if (w->stage->log)
+		return run_log(w);
 	int r = w->stage->ops ? make_stage(w) : make_chain(w);
 	if (r == 0)
 		r = open_patiently(w);

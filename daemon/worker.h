@@ -6,6 +6,7 @@
  *
  * worker.c   the process: start, orders, waiting, leaving
  * unit.c     what is committed as one: outputs, letters, position, figures
+ * unit_log.c what a producer does more when there is a log
  * run_*.c    the loop of each kind
  *
  * Leaving is always safe, at any instruction: what was not committed is undone by the repair. An orderly
@@ -90,6 +91,10 @@ struct worker {
 	struct unit_output out[STAGE_OUTPUTS_MAX];
 	unsigned n_out;
 	struct unit_output dead;
+	uint32_t dead_edge;
+	bool logged;               /* producer: its chunks go to the log first */
+	bool bare;                 /* this commit has a chunk without records, for its position */
+	uint64_t unstored;         /* logged: the oldest commit the stage was told is not stored yet; 0: none */
 	struct unit_input in[ARENA_INPUTS_MAX];
 	unsigned n_in;
 	uint64_t book[BOOK_COUNT]; /* what this unit adds */
@@ -156,7 +161,34 @@ int unit_letter(struct worker *w, const char *why, const char *step, const void 
 /* Whether a letter for @len bytes of input fits what is open without a commit. */
 bool unit_letter_fits(struct worker *w, size_t len);
 
+/* The sum of all commit numbers; *@still becomes false when one is being carried out. Equal sums around a look mean
+ * that the ledger held still. */
+uint64_t unit_commits(const struct arena *a, bool *still);
+/* Opens @out, whatever it takes; nothing else may be open. 0 or -errno. */
+int unit_wait_open(struct worker *w, struct unit_output *out);
+/* Gives an open output back unused. */
+void unit_give_up(struct worker *w, struct unit_output *out);
+/* Keeps a claimed chunk that is not what was sealed out of the flow: counted, told, its bytes kept. */
+void unit_set_aside(struct worker *w, struct arena_handle h);
+/* After a commit: wakes who waits for its chunks, or for the room it made. */
+void unit_ring(struct worker *w, const struct intent *in);
+/* Wakes worker @slot when it waits for one of @kinds. */
+void unit_ring_one(struct worker *w, uint32_t slot, uint32_t kinds, uint32_t entry);
+
+/* unit_log.c: a producer whose chunks go to the log first (w->logged) */
+void unit_log_init(struct worker *w);
+/* The highest commit up to @committed that is durable with all before it. */
+uint64_t unit_log_stored(const struct worker *w, uint64_t committed);
+bool unit_log_replaying(const struct worker *w);
+/* Before a commit: makes sure that a chunk carries the position's patches. 0 or -errno. */
+int unit_log_carrier(struct worker *w);
+/* Puts the intent's patches behind its last chunk. */
+void unit_log_patches(struct worker *w, const struct intent *in);
+/* For worker_sleep(): whether more is stored than the stage was told. */
+bool unit_log_news(struct worker *w, void *arg);
+
 /* run_*.c: never return but with -errno */
 int run_producer(struct worker *w);
 int run_transformer(struct worker *w);
+int run_log(struct worker *w);
 int run_consumer(struct worker *w);

@@ -87,6 +87,12 @@ int arena_acquire(struct arena *a, uint32_t w, uint32_t edge, struct arena_handl
 
 void arena_seal(struct arena *a, struct arena_handle h, const struct arena_facts *facts)
 {
+	bool sum = a->h->checked && facts->bytes;
+	arena_seal_copy(a, h, facts, sum ? crc32c(0, arena_buffer(a, h.entry), facts->bytes) : 0);
+}
+
+void arena_seal_copy(struct arena *a, struct arena_handle h, const struct arena_facts *facts, uint32_t crc)
+{
 	struct arena_facts *f = &a->facts[h.entry];
 	FAULT(fill_facts);
 	*f = *facts;
@@ -94,7 +100,7 @@ void arena_seal(struct arena *a, struct arena_handle h, const struct arena_facts
 	f->skip_record = ARENA_NO_RECORD;
 	f->skip_signal = f->skip_attempts = 0;
 	f->boot = a->h->boot;
-	f->crc = a->h->checked ? crc32c(0, arena_buffer(a, h.entry), f->bytes) : 0;
+	f->crc = crc;
 	f->queued = monotonic_ns();
 	uint64_t n = atomic_fetch_add_explicit(&a->h->next_number, 1, memory_order_relaxed);
 	atomic_store_explicit(&a->numbers[h.entry], n, memory_order_relaxed);
@@ -103,11 +109,17 @@ void arena_seal(struct arena *a, struct arena_handle h, const struct arena_facts
 bool arena_intact(const struct arena *a, uint32_t entry)
 {
 	const struct arena_facts *f = &a->facts[entry];
+	if (a->h->checked && f->boot != a->h->boot)
+		return arena_verified(a, entry);
+	return f->bytes <= a->buffer_size && f->reached_byte <= f->bytes;
+}
+
+bool arena_verified(const struct arena *a, uint32_t entry)
+{
+	const struct arena_facts *f = &a->facts[entry];
 	if (f->bytes > a->buffer_size || f->reached_byte > f->bytes)
 		return false;
-	if (!a->h->checked || f->boot == a->h->boot)
-		return true;
-	return crc32c(0, arena_buffer(a, entry), f->bytes) == f->crc;
+	return !a->h->checked || crc32c(0, arena_buffer(a, entry), f->bytes) == f->crc;
 }
 
 static void put_back(struct arena *a, uint32_t w, struct arena_handle h, enum word_state from,

@@ -43,6 +43,7 @@ enum {
 	ARENA_PATCHES_MAX = 16384, /* bytes of position patches in one intent */
 	ARENA_INPUTS_MAX = 16,     /* chunks one unit may take */
 	ARENA_BOOKS_MAX = 128,     /* stages whose figures are kept after their workers are gone */
+	ARENA_TAIL = 20480,        /* bytes behind a buffer, in an arena with tails */
 	ARENA_NO_RECORD = UINT32_MAX,
 	ARENA_NO_EDGE = UINT32_MAX,
 };
@@ -94,6 +95,10 @@ static inline struct word word_unpack(uint64_t v)
 
 /* ---- shared structs ---- */
 
+enum {
+	FACT_LETTERS = 1 << 0, /* on its way to the log: dead letters, which are on the books already */
+};
+
 /* What is known of a chunk. Written by the owner of the entry only. */
 struct arena_facts {
 	uint32_t records;
@@ -111,9 +116,19 @@ struct arena_facts {
 	uint64_t origin_commit;   /* ... and the number of its commit that this came from */
 	int64_t born;             /* CLOCK_MONOTONIC ns when its first record was taken in */
 	int64_t queued;           /* ... when it was put on this edge */
-	uint8_t pad[56];
+	uint32_t flags;           /* FACT_* */
+	uint8_t pad[52];
 };
 _Static_assert(sizeof(struct arena_facts) == 128, "two cache lines");
+
+/* What stands behind the buffer of a chunk on its way to the log (arenas with tails): the position that its
+ * producer committed with it, which must become durable with it and not before. */
+struct arena_tail {
+	uint32_t bytes;
+	uint32_t fresh; /* 1: what was known of the position before is void */
+	uint8_t patches[ARENA_PATCHES_MAX]; /* as in struct intent */
+};
+_Static_assert(sizeof(struct arena_tail) <= ARENA_TAIL, "");
 
 struct arena_edge {
 	char from[ARENA_OUTPUT_MAX]; /* "stage", "stage.output" or "*" */
@@ -196,8 +211,9 @@ enum worker_activity { /* worker -> master */
 
 enum worker_waiting {
 	WAITING_NOT,
-	WAITING_INPUT,
-	WAITING_ROOM,
+	WAITING_INPUT = 1 << 0,
+	WAITING_ROOM = 1 << 1,
+	WAITING_LOG = 1 << 2, /* producer: for its chunks to become durable */
 };
 
 /* One worker's place. Written by its process, but for what is marked master. */
@@ -255,6 +271,13 @@ struct arena_header {
 	uint8_t boot_id[16];  /* of the machine's boot that used it last */
 	uint32_t boot;        /* how many boots have used it */
 	uint32_t dead_edge;
+	uint32_t tail_size;   /* ARENA_TAIL or 0 */
+	uint32_t rebuilt;     /* 1: made anew from the log after a loss of power */
+	/* Then: chunks of earlier epochs with this number and higher are in doubt: what a stage made of them may
+	 * have been lost behind it, and they come again. 0: none. */
+	uint64_t doubt_from;
+	_Atomic uint32_t replaying; /* 1: the log still holds chunks to be put back */
+	uint32_t reserved;
 	uint64_t config_hash;
 	_Atomic uint64_t next_number; /* of chunks */
 	_Atomic uint64_t edges_used;  /* bit an edge */
@@ -278,6 +301,8 @@ struct arena {
 	size_t size;
 	uint32_t entries, workers;  /* checked copies: the header is shared */
 	uint64_t buffer_size, buffer_stride;
+	uint32_t tail_size;
+	bool boot_changed;          /* arena_attach() found that the machine was started anew since */
 	struct arena_header *h;
 	uint8_t *workers_at;
 	uint32_t worker_stride;
@@ -292,6 +317,7 @@ struct arena_geometry {
 	uint32_t workers;
 	uint64_t buffer_size; /* a multiple of the page size */
 	bool checked;
+	bool tails;           /* there is a log: buffers have tails */
 };
 
 /* A held entry: index and generation. */
@@ -312,9 +338,14 @@ int arena_create(struct arena *a, int fd, const struct arena_geometry *g);
 int arena_begin(struct arena *a, int fd, const struct arena_geometry *g);
 void arena_finish(struct arena *a);
 
-/* Maps an existing one and checks its header. Notes a change of the machine's boot. 0, ARENA_E_LAYOUT,
- * ARENA_E_CORRUPT, ARENA_E_UNMADE, -errno. The caller compares the geometry. */
+/* Maps an existing one and checks its header. Says in a->boot_changed whether the machine was started anew
+ * since it was used. 0, ARENA_E_LAYOUT, ARENA_E_CORRUPT, ARENA_E_UNMADE, -errno. The caller compares the
+ * geometry. */
 int arena_attach(struct arena *a, int fd);
+/* Takes it over into this boot of the machine: from now on chunks of earlier ones are checked when claimed. */
+void arena_note_boot(struct arena *a);
+/* The same for a look: a private copy, on which one may even try a repair; the file is not changed. */
+int arena_look(struct arena *a, int fd);
 void arena_detach(struct arena *a);
 /* An arena in plain memory of @size bytes (tests). */
 int arena_place(struct arena *a, void *memory, size_t size, const struct arena_geometry *g);
@@ -327,6 +358,12 @@ static inline struct arena_worker *arena_worker(const struct arena *a, uint32_t 
 static inline uint8_t *arena_buffer(const struct arena *a, uint32_t entry)
 {
 	return a->buffers + (size_t)entry * a->buffer_stride;
+}
+
+/* The tail of @entry's buffer; NULL: this arena has none. */
+static inline struct arena_tail *arena_tail(const struct arena *a, uint32_t entry)
+{
+	return a->tail_size ? (struct arena_tail *)(void *)(arena_buffer(a, entry) + a->buffer_size) : NULL;
 }
 
 static inline struct word arena_word(const struct arena *a, uint32_t entry)
@@ -357,8 +394,12 @@ int arena_acquire(struct arena *a, uint32_t w, uint32_t edge, struct arena_handl
 /* Writes the facts of a filled chunk and gives it the next number. @facts: origin, born, records, bytes are the
  * caller's; the rest is set here. Before the commit that publishes it. */
 void arena_seal(struct arena *a, struct arena_handle h, const struct arena_facts *facts);
+/* The same for a copy whose CRC32C is known. */
+void arena_seal_copy(struct arena *a, struct arena_handle h, const struct arena_facts *facts, uint32_t crc);
 /* Whether the chunk's bytes are what was sealed; looks only at chunks of an earlier boot. */
 bool arena_intact(const struct arena *a, uint32_t entry);
+/* The same for any sealed chunk. */
+bool arena_verified(const struct arena *a, uint32_t entry);
 /* Gives back a FILLING entry unused. */
 void arena_drop(struct arena *a, uint32_t w, struct arena_handle h);
 /* Takes the oldest QUEUED chunk of the edges in @edges (bit each). ARENA_E_NONE: there is none. */

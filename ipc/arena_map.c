@@ -43,7 +43,8 @@ static void lay_out(struct arena_header *h, const struct arena_geometry *g)
 	h->worker_stride = (uint32_t)up(sizeof(struct arena_worker), PAGE);
 	h->checked = g->checked;
 	h->buffer_size = g->buffer_size;
-	h->buffer_stride = up(g->buffer_size, PAGE) + GUARD;
+	h->tail_size = g->tails ? ARENA_TAIL : 0;
+	h->buffer_stride = up(g->buffer_size, PAGE) + h->tail_size + GUARD;
 	h->workers_at = up(sizeof(*h), PAGE);
 	h->words_at = h->workers_at + (uint64_t)h->workers * h->worker_stride;
 	h->numbers_at = up(h->words_at + 8ull * h->entries, 64);
@@ -70,8 +71,13 @@ uint64_t arena_overhead(const struct arena_geometry *g)
 static void boot_id(uint8_t out[16])
 {
 	char text[64] = "";
+	const char *path = "/proc/sys/kernel/random/boot_id";
+#ifdef SLUICE_FAULTS
+	if (getenv("SLUICE_BOOT_ID")) /* a file with another one: a test's loss of power */
+		path = getenv("SLUICE_BOOT_ID");
+#endif
 	memset(out, 0, 16);
-	_cleanup_close_ int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || read(fd, text, sizeof(text) - 1) < 36)
 		return;
 	unsigned n = 0;
@@ -97,6 +103,7 @@ static void take_view(struct arena *a, void *base)
 	a->worker_stride = h->worker_stride;
 	a->buffer_size = h->buffer_size;
 	a->buffer_stride = h->buffer_stride;
+	a->tail_size = h->tail_size;
 	a->workers_at = p + h->workers_at;
 	a->words = (_Atomic uint64_t *)(void *)(p + h->words_at);
 	a->numbers = (_Atomic uint64_t *)(void *)(p + h->numbers_at);
@@ -106,7 +113,7 @@ static void take_view(struct arena *a, void *base)
 
 static int guard_buffers(const struct arena *a)
 {
-	for (uint32_t i = 0; GUARD && i < a->entries; i++)
+	for (uint32_t i = 0; GUARD > 0 && i < a->entries; i++)
 		if (mprotect(arena_buffer(a, i) + a->buffer_stride - PAGE, PAGE, PROT_NONE) < 0)
 			return err_errno();
 	return 0;
@@ -154,9 +161,9 @@ int arena_place(struct arena *a, void *memory, size_t size, const struct arena_g
 	return r;
 }
 
-static int map(int fd, size_t size, void **base)
+static int map(int fd, size_t size, int flags, void **base)
 {
-	*base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	*base = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0);
 	return *base == MAP_FAILED ? err_errno() : 0;
 }
 
@@ -168,7 +175,7 @@ int arena_begin(struct arena *a, int fd, const struct arena_geometry *g)
 	if (r == 0) {
 		r = -posix_fallocate(fd, 0, (off_t)size);
 		if (r == 0)
-			r = map(fd, size, &base);
+			r = map(fd, size, MAP_SHARED, &base);
 	}
 	if (r < 0) {
 		(void)!ftruncate(fd, 0);
@@ -210,7 +217,8 @@ static bool unmade(const uint8_t *p, uint64_t size)
 
 static bool plausible(const struct arena_header *h, uint64_t file_size)
 {
-	struct arena_geometry g = {h->entries, h->workers, h->buffer_size, h->checked != 0};
+	struct arena_geometry g = {h->entries, h->workers, h->buffer_size, h->checked != 0,
+				   h->tail_size != 0};
 	if (!g.entries || !g.workers || g.workers > ARENA_WORKERS_MAX || !g.buffer_size ||
 	    g.entries > file_size / 64 || g.buffer_size > file_size)
 		return false;
@@ -222,22 +230,39 @@ static bool plausible(const struct arena_header *h, uint64_t file_size)
 		    want->facts_at == h->facts_at && want->numbers_at == h->numbers_at &&
 		    want->words_at == h->words_at && want->workers_at == h->workers_at &&
 		    want->worker_stride == h->worker_stride &&
+		    want->tail_size == h->tail_size &&
 		    want->buffer_stride == h->buffer_stride && h->total_size <= file_size;
 	free(want);
 	return same;
 }
 
-static void note_boot(struct arena_header *h)
+static bool boot_differs(const struct arena_header *h)
 {
 	uint8_t now[16];
 	boot_id(now);
-	if (memcmp(now, h->boot_id, 16) != 0) {
-		memcpy(h->boot_id, now, 16);
-		h->boot++;
-	}
+	return memcmp(now, h->boot_id, sizeof(now)) != 0;
 }
 
-int arena_attach(struct arena *a, int fd)
+void arena_note_boot(struct arena *a)
+{
+	if (!boot_differs(a->h))
+		return;
+	boot_id(a->h->boot_id);
+	a->h->boot++;
+}
+
+static int check_header(const struct arena_header *h, uint64_t file_size)
+{
+	if (file_size < sizeof(*h))
+		return ARENA_E_CORRUPT;
+	if (memcmp(h->magic, magic, sizeof(magic)) != 0)
+		return ARENA_E_CORRUPT;
+	if (h->layout != ARENA_LAYOUT || h->header_size != sizeof(*h))
+		return ARENA_E_LAYOUT;
+	return plausible(h, file_size) ? 0 : ARENA_E_CORRUPT;
+}
+
+static int attach(struct arena *a, int fd, int flags)
 {
 	struct stat st;
 	void *base;
@@ -246,18 +271,10 @@ int arena_attach(struct arena *a, int fd)
 		return err_errno();
 	if (st.st_size == 0)
 		return ARENA_E_UNMADE;
-	int r = map(fd, (size_t)st.st_size, &base);
+	int r = map(fd, (size_t)st.st_size, flags, &base);
 	if (r < 0)
 		return r;
-	const struct arena_header *h = base;
-	if (unmade(base, (uint64_t)st.st_size))
-		r = ARENA_E_UNMADE;
-	else if ((uint64_t)st.st_size < sizeof(*h) || memcmp(h->magic, magic, sizeof(magic)) != 0)
-		r = ARENA_E_CORRUPT;
-	else if (h->layout != ARENA_LAYOUT || h->header_size != sizeof(*h))
-		r = ARENA_E_LAYOUT;
-	else if (!plausible(h, (uint64_t)st.st_size))
-		r = ARENA_E_CORRUPT;
+	r = unmade(base, (uint64_t)st.st_size) ? ARENA_E_UNMADE : check_header(base, (uint64_t)st.st_size);
 	if (r != 0) {
 		munmap(base, (size_t)st.st_size);
 		return r;
@@ -265,8 +282,18 @@ int arena_attach(struct arena *a, int fd)
 	take_view(a, base);
 	a->size = (size_t)st.st_size;
 	a->fd = fd;
-	note_boot(a->h);
+	a->boot_changed = boot_differs(a->h);
 	return guard_buffers(a);
+}
+
+int arena_attach(struct arena *a, int fd)
+{
+	return attach(a, fd, MAP_SHARED);
+}
+
+int arena_look(struct arena *a, int fd)
+{
+	return attach(a, fd, MAP_PRIVATE);
 }
 
 void arena_detach(struct arena *a)

@@ -78,12 +78,20 @@ static int key_of_text(const char *text, const char *name, char key[ZMQSOCK_KEY_
 	return 0;
 }
 
-static int key_of_file(int dir, const char *path, const char *name, char key[ZMQSOCK_KEY_LEN])
+static int key_of_file(int dir, const char *path, const char *name, bool secret,
+                       char key[ZMQSOCK_KEY_LEN])
 {
 	char text[KEY_FILE_MAX + 1];
 	_cleanup_close_ int fd = openat(dir, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0)
 		return err_errno();
+	struct stat sb;
+	if (fstat(fd, &sb) < 0)
+		return err_errno();
+	if (secret && (sb.st_mode & S_IRWXO)) {
+		log_error("%s: a secret key that others can use is none: chmod o= it, and make a new one", path);
+		return -EACCES;
+	}
 	ssize_t n = read(fd, text, KEY_FILE_MAX);
 	if (n < 0)
 		return err_errno();
@@ -97,7 +105,7 @@ int zmqsock_key(const char *option, bool secret, char key[ZMQSOCK_KEY_LEN])
 {
 	const char *name = secret ? "secret-key" : "public-key";
 	if (strncmp(option, "file:", 5) == 0)
-		return key_of_file(AT_FDCWD, option + 5, name, key);
+		return key_of_file(AT_FDCWD, option + 5, name, secret, key);
 	return key_of_text(option, name, key);
 }
 
@@ -148,7 +156,7 @@ void zmqsock_auth_load(struct zmqsock_auth *a)
 		char key[ZMQSOCK_KEY_LEN];
 		if (e->d_name[0] == '.')
 			continue;
-		if (key_of_file(dirfd(d), e->d_name, "public-key", key) == 0)
+		if (key_of_file(dirfd(d), e->d_name, "public-key", false, key) == 0)
 			auth_add(a, key);
 		else
 			log_warning("curve: %s/%s: no public key in it", a->dir, e->d_name);
@@ -235,7 +243,7 @@ static int receive(void *sock, struct request *rq)
 	return 0;
 }
 
-static const char *judge(struct zmqsock_auth *a, const struct request *rq, char user[static 1])
+static const char *judge(struct zmqsock_auth *a, const struct request *rq, char user[static ZMQSOCK_USER_ID_LEN])
 {
 	user[0] = 0;
 	if (!a->dir)

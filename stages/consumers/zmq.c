@@ -27,6 +27,7 @@
 
 enum {
 	CLOSE_MAX_MS = 10000,
+	TAKEN_MAX_MS = 100, /* a peer that reads slowly is waited for so long: that is no outage */
 	SERVICE_EVERY = 100 * 1000 * 1000, /* ns: doors of a listening socket */
 	IDENTITY_MAX = 100,
 };
@@ -237,6 +238,28 @@ static size_t make_identity(const struct stage *st, char *out)
 	                            id->worker, id->number);
 }
 
+/* Waits until a peer has room, and lets in those who knock. False: nobody had any. */
+static bool wait_for_room(struct stage *st)
+{
+	struct zmq_state *z = st->state;
+	int64_t end = monotonic() + TAKEN_MAX_MS * INT64_C(1000000);
+	for (;;) {
+		zmq_pollitem_t item[3] = {{.socket = z->sock.sock, .events = ZMQ_POLLOUT}};
+		int n = 1;
+		if (z->sock.monitor)
+			item[n++] =
+			        (zmq_pollitem_t){.socket = z->sock.monitor, .events = ZMQ_POLLIN};
+		if (z->sock.auth)
+			item[n++] = (zmq_pollitem_t){.fd = zmqsock_auth_fd(z->sock.auth),
+			                             .events = ZMQ_POLLIN};
+		int64_t left = (end - monotonic()) / 1000000;
+		if (zmq_poll(item, n, left > 0 ? left : 0) > 0 && (item[0].revents & ZMQ_POLLOUT))
+			return true;
+		if (left <= 0 || zmqsock_service(&z->sock) < 0)
+			return false;
+	}
+}
+
 static int send_message(struct stage *st)
 {
 	const struct zmq_config *cfg = st->config;
@@ -249,9 +272,14 @@ static int send_message(struct stage *st)
 	if (cfg->identity)
 		f[n++] = (struct zmqproto_frame){identity, make_identity(st, identity)};
 	f[n++] = (struct zmqproto_frame){z->message.p, z->message.len};
-	int r = zmqsock_send(z->sock.sock, f, n);
-	return r <= 0 ? r
-	              : stage_say(st, STAGE_E_UNREACHABLE, "no peer is there that takes messages");
+	int r;
+	st->n_fds = 0;
+	while ((r = zmqsock_send(z->sock.sock, f, n)) > 0 && wait_for_room(st))
+		;
+	if (r <= 0)
+		return r;
+	zmqsock_wait(&z->sock); /* so that the pause ends when a peer comes or reads */
+	return stage_say(st, STAGE_E_UNREACHABLE, "no peer is there that takes messages");
 }
 
 static int finish(struct stage *st)

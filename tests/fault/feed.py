@@ -22,7 +22,8 @@ class Client(threading.Thread):
         self.acked = self.letters = 0
         self.error = None
         self.leave = False
-        self.ack_times = None  # a list: (monotonic, acked) is added at each acknowledgement
+        self.pause = 0.0  # seconds after each message: bounds the rate
+        self.sent = 0
 
     def run(self):
         socket = zmq.Context.instance().socket(zmq.DEALER)
@@ -38,6 +39,10 @@ class Client(threading.Thread):
         finally:
             socket.close()
 
+    def end_here(self):
+        """No message after those that were sent already."""
+        self.count = min(self.count, self.sent)
+
     def feed(self, socket):
         ready, window, sent, heard = False, 0, 0, 0.0
         while self.acked < self.count and not self.leave:
@@ -46,7 +51,12 @@ class Client(threading.Thread):
                 heard = time.monotonic()
             while ready and sent < self.count and sent - self.acked < window:
                 sent += 1
+                self.sent = max(self.sent, sent)
                 socket.send_multipart([b"SEND", b"%d" % sent, self.message(sent)])
+                if self.pause:
+                    time.sleep(self.pause)
+                if socket.poll(0):
+                    break
             if not socket.poll(50):
                 continue
             heard = time.monotonic()
@@ -59,7 +69,5 @@ class Client(threading.Thread):
             elif word in (b"ACK", b"NAK"):
                 self.acked = max(self.acked, int(rest[0]))
                 self.letters += int(rest[1]) if word == b"NAK" else 0
-                if self.ack_times is not None:
-                    self.ack_times.append((time.monotonic(), self.acked))
             else:
                 raise RuntimeError(f"{self.name}: {word} {rest}")

@@ -3,6 +3,7 @@ The heart under bad luck: units that end in the middle of a record, workers that
 are killed, reloads that are cut off, an arena full of garbage. Each test ends on exact counts, and on the books.
 """
 
+import contextlib
 import json
 import mmap
 import os
@@ -10,6 +11,7 @@ import pathlib
 import random
 import signal
 import struct
+import subprocess
 import sys
 import time
 
@@ -26,22 +28,30 @@ def children(pid):
         return []
 
 
-def kill_workers_until_done(d, kills, pause, seed=1):
-    """Kills a random worker, again and again, until so many are dead or the daemon has come to its end."""
+def kill_workers_until_done(d, stages, kills, seed=1):
+    """Kills a random worker of these stages, again and again, until so many are dead or the daemon has come to its
+    end. Returns how many it killed."""
     rng, done = random.Random(seed), 0
     end = time.monotonic() + 60
     while d.process.poll() is None:
         assert time.monotonic() < end, d.log()
         if done < kills:
-            for pid in rng.sample(children(d.pid), k=1) if children(d.pid) else []:
-                try:
-                    os.kill(pid, signal.SIGKILL)
+            # an idle worker makes no commit that would end its back-off: it is left alone
+            pids = [w["pid"] for w in soon(d.workers) or [] if w["stage"] in stages and w["pid"]]
+            if pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(rng.choice(pids), signal.SIGKILL)
                     done += 1
-                except ProcessLookupError:
-                    pass
-        time.sleep(rng.uniform(0, pause))  # the kills are to come at any moment, not in a row
+        else:
+            time.sleep(0.02)
     assert d.wait() == 0, d.log()
     return done
+
+
+def soon(ask):
+    """The answer of a daemon that may come to its end at any moment: None then."""
+    with contextlib.suppress(ControlError, OSError):
+        return ask()
 
 
 def cpu_seconds(pid):
@@ -70,14 +80,14 @@ consumers:
 
 def test_killed_in_the_middle_of_a_record(daemon):
     """1,000 parts of each record by two ways, a few of them bad; two workers; every edge one chunk deep."""
-    records, parts = 120, 1000
+    records, parts = 500, 1000
     d = daemon(MIDDLE, args=["--until-done"], start=False)
     with open(d.dir / "in.jsonl", "w") as f:
         for i in range(records):
             items = [str(k) if k % 100 != 77 else f"bad{k}" for k in range(parts)]
             f.write(json.dumps({"id": i, "pad": "x" * 90, "items": items}) + "\n")
     d.start(wait=False)
-    kill_workers_until_done(d, 150, 0.03)
+    assert kill_workers_until_done(d, ("x", "odd", "even"), 80) > 10
     good = {(i, k) for i in range(records) for k in range(parts) if k % 100 != 77}
     for name, want in (("odd", {g for g in good if g[1] % 2}), ("even", {g for g in good if g[1] % 2 == 0})):
         got = [(r["id"], r["items"]) for r in ndjson(d.dir / f"{name}.jsonl")]
@@ -106,13 +116,13 @@ consumers:
 
 def test_state_that_is_committed_in_the_middle_of_a_record(daemon):
     """Half of the parts leave, half are summed up, each part comes twice and is to be seen once."""
-    records, parts = 80, 1500
+    records, parts = 300, 1500
     d = daemon(AGGREGATE, args=["--until-done"], start=False)
     with open(d.dir / "in.jsonl", "w") as f:
         for i in range(records):
             f.write(json.dumps({"id": i, "pad": "x" * 40, "items": [*range(parts), *range(parts)]}) + "\n")
     d.start(wait=False)
-    kill_workers_until_done(d, 120, 0.03)
+    assert kill_workers_until_done(d, ("x", "odd"), 80) > 10
     odd = [(r["id"], r["items"]) for r in ndjson(d.dir / "odd.jsonl")]
     assert sorted(odd) == [(i, k) for i in range(records) for k in range(1, parts, 2)]
     sums = ndjson(d.dir / "sums.jsonl")
@@ -240,7 +250,6 @@ def test_stopped_in_the_middle_of_a_reload(daemon):
     os.kill(slow, signal.SIGSTOP)
     d.wait_for(lambda: d.edge("x->slow")["queued"] >= 2)
     d.write_config(graph(stages.replace("a: 1", "a: 2")))
-    import subprocess
     reload = subprocess.Popen([os.environ.get("SLUICECTL") or "build/sluicectl", "-s", str(d.socket), "reload"],
                               cwd=pathlib.Path(__file__).resolve().parents[2], stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT)

@@ -189,10 +189,10 @@ int master_pause(struct master *m, const char *stage, bool pause, const char **w
 	return rig_called(why, "%s %s", pause ? "pause" : "resume", stage);
 }
 
-int master_drain(struct master *m, const char **why)
+int master_drain(struct master *m, bool flush, const char **why)
 {
 	(void)m;
-	return rig_called(why, "drain");
+	return rig_called(why, flush ? "drain --flush" : "drain");
 }
 
 int master_restart(struct master *m, const char *stage, const char **why)
@@ -236,6 +236,13 @@ int books_audit(const struct master *m, int pipeline, struct books *out)
 uint64_t watch_pss(pid_t pid)
 {
 	return (uint64_t)pid * 10;
+}
+
+const char *watch_unsound(const struct master *m, int64_t now)
+{
+	(void)m;
+	(void)now;
+	return NULL;
 }
 
 /* The process's own log has no place here; a build that has ipc/log.c takes this one instead. */

@@ -100,7 +100,7 @@ static void least(void **state)
 	assert_string_equal(cfg->edges[1].name, "*->dead");
 	assert_int_equal(cfg->edges[1].from, UINT32_MAX);
 	assert_int_equal(cfg->edges[1].to, 2);
-	assert_int_equal(cfg->edges[0].quota, (256 - 16) / 2);
+	assert_int_equal(cfg->edges[0].quota, 256 / 2);
 	assert_int_equal(cfg->arena_size, 64 << 20);
 	assert_int_equal(cfg->arena_buffer, 256 << 10);
 	assert_null(cfg->arena_path);
@@ -130,7 +130,7 @@ static void all_keys(void **state)
 {
 	(void)state;
 	struct config *cfg =
-	        good("arena: {size: 16MiB, buffer: 64KiB, path: /a/b, sync: true, "
+	        good("arena: {size: 16MiB, buffer: 64KiB, path: /a/b, sync: false, "
 	             "max_workers: 20}\n"
 	             "state: {path: /s, size: 2MiB}\n"
 	             "control: {socket: /c.sock, mode: 0600}\n"
@@ -151,7 +151,7 @@ static void all_keys(void **state)
 	             "    timeout: 2m\n"
 	             "    give_up_after: 1h\n");
 	assert_string_equal(cfg->arena_path, "/a/b");
-	assert_true(cfg->arena_sync);
+	assert_false(cfg->arena_sync);
 	assert_int_equal(cfg->max_workers, 20);
 	assert_string_equal(cfg->state_path, "/s");
 	assert_int_equal(cfg->state_size, 2 << 20);
@@ -174,12 +174,51 @@ static void all_keys(void **state)
 	assert_int_equal(cfg->edges[0].quota, 9);
 	assert_int_equal(cfg->edges[0].full, EDGE_DROP);
 	assert_string_equal(cfg->edges[1].name, "in->out");
-	assert_int_equal(cfg->edges[1].quota, (256 - 20) / 4);
+	assert_int_equal(cfg->edges[1].quota, 256 / 4);
 	assert_int_equal(cfg->edges[1].full, EDGE_DROP);
 	assert_string_equal(cfg->edges[2].name, "mid->out");
 	assert_int_equal(cfg->edges[2].quota, 4);
 	assert_int_equal(cfg->edges[3].full, EDGE_DROP);
 	config_free(cfg);
+}
+
+/* arena.sync: producers feed the log, their readers read the log. */
+static void the_log(void **state)
+{
+	(void)state;
+	struct config *cfg = good("arena: {size: 16MiB, path: /a, sync: true, log_size: 32MiB}\n"
+	                          "producers:\n  p: {type: generate}\n  q: {type: generate}\n"
+	                          "transformers:\n  t: {from: p, steps: []}\n"
+	                          "consumers:\n  a: {type: null, from: [t, q], quota: 3}\n"
+	                          "  b: {type: null, from: {stage: q, full: drop}}\n");
+	static const char *const stages[] = {"p", "q", "log", "t", "a", "b", "dead"};
+	static const char *const edges[] = {"p->log",   "q->log",   "log.p->t", "log.q->a",
+	                                    "t->a",     "log.q->b", "*->dead"};
+	assert_int_equal(cfg->n_stages, 7);
+	for (unsigned i = 0; i < 7; i++) {
+		assert_string_equal(cfg->stages[i].name, stages[i]);
+		assert_string_equal(cfg->edges[i].name, edges[i]);
+	}
+	assert_int_equal(cfg->n_edges, 7);
+	assert_int_equal(cfg->log_stage, 2);
+	assert_true(cfg->stages[2].log);
+	assert_int_equal(cfg->stages[2].n_outputs, 3);
+	assert_int_equal(cfg->n_pipelines, 1);
+	assert_int_equal(cfg->edges[3].quota, 3);
+	assert_int_equal(cfg->edges[5].full, EDGE_DROP);
+	assert_int_equal(cfg->edges[1].full, EDGE_BLOCK);
+	assert_int_equal(cfg->arena_log_size, 32 << 20);
+	config_free(cfg);
+	cfg = good(P C);
+	assert_int_equal(cfg->log_stage, UINT32_MAX);
+	config_free(cfg);
+	says(P C "arena: {sync: true}\n",
+	     "s.yaml:5:15: sync: needs arena.path: the log lies beside it\n");
+	says("producers:\n  log: {type: generate}\n" C "arena: {sync: true, path: /a}\n",
+	     "s.yaml:2:3: the name \"log\" is taken with arena.sync: the built-in log\n");
+	says(P C "arena: {sync: true, path: /a, log_size: 1MiB}\n",
+	     "s.yaml:5:41: log_size: 1048576 bytes are too few: 64 times arena.buffer is the least "
+	     "(16777216)\n");
 }
 
 static void wrong_sections(void **state)
@@ -378,17 +417,14 @@ static void wrong_whole(void **state)
 	says("arena: {max_workers: 2}\n" P C, "s.yaml:1:22: arena.max_workers: 2 is too small: the "
 	                                      "stages have 2 workers, and 1 writes "
 	                                      "dead letters: set it to 3 or more\n");
-	says("arena: {size: 1MiB, buffer: 64KiB}\n" P C,
-	     "s.yaml:1:15: arena.size: 1MiB is too small: it holds 16 buffers of 64KiB, 16 of them "
-	     "for "
-	     "workers; 2 edges need 4 more (one each, 2 shared): set arena.size to 1280KiB or "
-	     "more, or "
-	     "arena.buffer or arena.max_workers lower\n");
-	says("arena: {size: 1280KiB, buffer: 64KiB}\n" P C, "");
-	says("arena: {size: 1MiB, buffer: 64KiB, max_workers: 12}\n" P C, "");
-	says(P CF "in, quota: 241}\n",
-	     "s.yaml:4:38: quota: 241 is more than the 240 buffers that the arena has\n");
-	says(P CF "in, quota: 240}\n", "");
+	says("arena: {size: 256KiB, buffer: 64KiB}\n" P C, "");
+	says("arena: {size: 192KiB, buffer: 64KiB}\n" P C,
+	     "s.yaml:1:15: arena.size: 192KiB is too small: it holds 3 buffers of 64KiB, and 2 "
+	     "edges need 4 (one each, 2 shared): set arena.size to 256KiB or more, or "
+	     "arena.buffer lower\n");
+	says(P CF "in, quota: 257}\n",
+	     "s.yaml:4:38: quota: 257 is more than the 256 buffers that the arena has\n");
+	says(P CF "in, quota: 256}\n", "");
 	char text[256];
 	snprintf(text, sizeof(text), P C "control: {socket: /%0120d}\n", 0);
 	char want[400];
@@ -825,6 +861,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(least),
 	        cmocka_unit_test(all_keys),
+	        cmocka_unit_test(the_log),
 	        cmocka_unit_test(wrong_sections),
 	        cmocka_unit_test(wrong_types),
 	        cmocka_unit_test(wrong_names),

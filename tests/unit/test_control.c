@@ -205,6 +205,7 @@ static void changes_are_passed_on(void **state)
 	        {"pause mid\n", "pause mid", "paused", "mid"},
 	        {"resume mid\n", "resume mid", "resumed", "mid"},
 	        {"drain\n", "drain", "draining", ""},
+	        {"drain --flush\n", "drain --flush", "draining", ""},
 	        {"restart out\n", "restart out", "restarted", "out"},
 	        {"scale mid 3\n", "scale mid 3", "scaled", "mid"},
 	};

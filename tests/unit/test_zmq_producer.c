@@ -238,7 +238,7 @@ static void split_and_kill(unsigned cut)
 	peer_frames(&p, message);
 	RIG_WAIT(r, r->host->n >= 7);
 	assert_int_equal(r->host->n, 7);
-	unsigned kept = 7 / cut * cut;
+	unsigned kept = 6 / cut * cut; /* a unit ends when room for the next record is asked for */
 	assert_int_equal(r->committed, kept);
 	rig_kill(r);
 	assert_int_equal(r->host->n, kept);
@@ -449,6 +449,7 @@ static void write_file(const char *name, const char *text)
 	char path[160];
 	snprintf(path, sizeof(path), "%s/%s", dir, name);
 	FILE *f = fopen(path, "w");
+	fchmod(fileno(f), 0600);
 	assert_non_null(f);
 	fputs(text, f);
 	fclose(f);

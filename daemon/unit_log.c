@@ -1,0 +1,75 @@
+/*
+ * A producer's side of the log (arena.sync): what it commits reaches its readers by way of the built-in log.
+ *
+ * The hard idea: the position must become durable together with the records it speaks of, neither before them
+ * (their sender would be told that they are stored) nor without what was committed before. So every commit that
+ * changes the position has a chunk on the edge to the log, with the position's patches in the tail of its buffer. A
+ * commit without any record gets a bare chunk for that. When a commit has two chunks (records, dead letters) the
+ * patches are with the later one; the log keeps the order.
+ *
+ * Invariant: a chunk leaves the edge to the log only when it is durable. So the lowest commit still on that edge
+ * is the first that must not be acknowledged.
+ */
+#include "daemon/worker.h"
+
+#include <string.h>
+
+void unit_log_init(struct worker *w)
+{
+	w->logged = w->config->log_stage != UINT32_MAX && w->stage->kind == STAGE_PRODUCER &&
+		    w->out[0].n_edges == 1;
+	if (w->logged)
+		w->dead.edges[0] = w->out[0].edges[0];
+}
+
+/* One look is enough: only this process puts chunks there, and none comes back. */
+uint64_t unit_log_stored(const struct worker *w, uint64_t committed)
+{
+	uint64_t stored = committed;
+	for (uint32_t i = 0; i < w->a->entries; i++) {
+		struct word v = arena_word(w->a, i);
+		const struct arena_facts *f = &w->a->facts[i];
+		if ((v.state == WORD_QUEUED || v.state == WORD_CLAIMED) &&
+		    v.edge == w->out[0].edges[0] && f->origin_worker == w->slot &&
+		    f->origin_commit <= stored)
+			stored = f->origin_commit - 1;
+	}
+	return stored;
+}
+
+/* The log still has to put back chunks of before a loss of power: nobody knows yet which of them are delivered. */
+bool unit_log_replaying(const struct worker *w)
+{
+	return atomic_load_explicit(&w->a->h->replaying, memory_order_acquire) != 0;
+}
+
+int unit_log_carrier(struct worker *w)
+{
+	bool records = (w->out[0].open && w->out[0].records) || (w->dead.open && w->dead.records);
+	if (!w->logged || !w->n_ranges || records)
+		return 0;
+	if (w->dead.open) /* nobody waits for room while holding an entry */
+		unit_give_up(w, &w->dead);
+	int r = unit_wait_open(w, &w->out[0]);
+	w->bare = r == 0;
+	return r;
+}
+
+void unit_log_patches(struct worker *w, const struct intent *in)
+{
+	if (!w->logged || !in->n_out)
+		return;
+	for (unsigned i = 0; i < in->n_out; i++) {
+		struct arena_tail *t = arena_tail(w->a, in->out[i].entry);
+		bool last = i + 1 == in->n_out;
+		t->bytes = last ? in->patch_bytes : 0;
+		t->fresh = last && !(w->me->committed.flags & COMMITTED_POSITION);
+		memcpy(t->patches, in->patches, t->bytes);
+	}
+}
+
+bool unit_log_news(struct worker *w, void *arg)
+{
+	(void)arg;
+	return w->logged && unit_log_stored(w, w->unstored) >= w->unstored && w->unstored;
+}
