@@ -18,6 +18,7 @@ DEPS := gcc libc6-dev pkg-config libzmq3-dev libmsgpack-dev libyaml-dev libsyste
 	liblmdb-dev libsqlite3-dev libpcre2-dev libxxhash-dev libssl-dev libseccomp-dev sqlite3
 DEPS_CHECK := libcmocka-dev clang llvm python3-pytest python3-zmq python3-msgpack shellcheck procps strace
 DEPS_TOOLS := clang-format clang-tidy cppcheck libyajl-dev
+DEPS_PACKAGE := python3-minimal scdoc dpkg-dev lintian
 
 LIBS := libzmq libsystemd libseccomp yaml-0.1 lua5.4 sqlite3 libpcre2-8 libxxhash libcrypto
 WARN := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wno-sign-conversion
@@ -39,6 +40,7 @@ OBJ := $(SRC:%.c=$(BUILD)/obj/%.o)
 MAIN_OBJ := $(MAINS:%.c=$(BUILD)/obj/%.o)
 LIB := $(BUILD)/libsluice.a
 UNIT := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
+BENCH_BIN := $(addprefix $(BUILD)/bench/,input loop load)
 FUZZ := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 # the sanitizers stop at the first find; a worker that leaves by _exit has nothing to report
@@ -55,7 +57,7 @@ COV_MAKE = $(MAKE) --no-print-directory BUILD=build/cov OPT='-O0 -g' EXTRA_CFLAG
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .PHONY: all deps demo check check-unit check-e2e check-fault unit units fuzzers faults \
-	sanitizers bench fuzz lint format coverage sanitize torture soak clean help FORCE
+	sanitizers bench bench-deps budget fuzz lint format coverage sanitize torture soak clean help FORCE
 
 all: $(BUILD)/sluiced $(BUILD)/sluicectl ## build the daemon and its command
 
@@ -66,6 +68,7 @@ stamp = build/deps/$(1)-$(shell echo '$(2)' | cksum | cut -d' ' -f1)
 STAMP := $(call stamp,build,$(DEPS))
 STAMP_CHECK := $(call stamp,check,$(DEPS_CHECK))
 STAMP_TOOLS := $(call stamp,tools,$(DEPS_TOOLS))
+STAMP_PACKAGE := $(call stamp,package,$(DEPS_PACKAGE))
 
 deps: $(STAMP) $(STAMP_CHECK) ## install what is missing, from Debian (root or sudo)
 	@:
@@ -73,9 +76,11 @@ deps: $(STAMP) $(STAMP_CHECK) ## install what is missing, from Debian (root or s
 $(STAMP): PACKAGES := $(DEPS)
 $(STAMP_CHECK): PACKAGES := $(DEPS_CHECK)
 $(STAMP_TOOLS): PACKAGES := $(DEPS_TOOLS)
+$(STAMP_PACKAGE): PACKAGES := $(DEPS_PACKAGE)
 $(STAMP_CHECK): | $(STAMP)
 $(STAMP_TOOLS): | $(STAMP_CHECK)
-$(STAMP) $(STAMP_CHECK) $(STAMP_TOOLS):
+$(STAMP_PACKAGE): | $(STAMP)
+$(STAMP) $(STAMP_CHECK) $(STAMP_TOOLS) $(STAMP_PACKAGE):
 	@sh tests/deps $(PACKAGES)
 	@mkdir -p $(@D) && touch $@
 
@@ -179,8 +184,25 @@ torture: all units faults ## faults at length, the explorer wider
 soak: all faults ## SOAK_MINUTES (30) of mixed load with accidents
 	@$(PY) tests/run soak
 
-bench: all $(BUILD)/bench/bench_codec | $(STAMP_TOOLS) ## the comparison; build/bench/report.md
-	@tests/bench/run
+bench: all $(BENCH_BIN) $(BUILD)/bench/bench_codec | $(STAMP_TOOLS) bench-deps ## the comparison; build/bench/report.md
+	@tests/bench/run $(BENCH_ARGS)
+
+# What it compares with, from Debian.
+bench-deps: | $(STAMP_CHECK)
+	@tests/bench/deps $(BUILD)
+
+$(BUILD)/bench/hot: tests/bench/hot.c $(LIB) | $(STAMP) $(BUILD)/pkg.libs
+	@mkdir -p $(@D)
+	$(call TELL,LINK $@)
+	$(Q)$(COMPILE) $(NOTE) $< $(LIB) $(LDFLAGS) -o $@ $(LINK_LIBS)
+
+$(BENCH_BIN): $(BUILD)/bench/%: tests/bench/%.c | $(STAMP)
+	@mkdir -p $(@D)
+	$(call TELL,LINK $@)
+	$(Q)$(CC) -std=c17 -D_GNU_SOURCE -O2 -g $(WARN) $< -o $@ -lzmq -lxxhash
+
+budget: $(BUILD)/bench/hot | $(STAMP_CHECK) ## instructions of the hot loops against tests/bench/budget.txt
+	@$(PY) tests/bench/test_budget.py $<
 
 coverage: | $(STAMP_CHECK) ## lines run by the unit tests, a line a file
 	@+$(COV_MAKE) all units
@@ -200,7 +222,8 @@ clean: ## remove what was built
 	rm -rf build
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 -include systemd/install.mk
+$(MANUALS) $(SHELLS): | $(STAMP_PACKAGE)
 -include $(addsuffix .d,$(OBJ) $(MAIN_OBJ) $(UNIT) $(FUZZ))

@@ -42,7 +42,7 @@ static bool in_pipeline(const struct master *m, const char *stage, const char *h
 		s = stage_named(m, heir);
 		heir = s ? "" : heir_of(&m->arena, heir);
 	}
-	return s && !s->builtin && (int)s->pipeline == pipeline;
+	return s && !(s->builtin && s->kind == STAGE_CONSUMER) && (int)s->pipeline == pipeline;
 }
 
 static int edge_pipeline(const struct master *m, uint32_t number)

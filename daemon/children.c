@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "daemon/control.h"
+#include "daemon/replay.h"
 #include "daemon/worker.h"
 #include "ipc/fault.h"
 #include "ipc/log.h"
@@ -104,12 +105,21 @@ static int on_channel(sd_event_source *src, int fd, uint32_t revents, void *arg)
 	return 0;
 }
 
+/* The doorbells that stood in a dead worker's sockets are gone, and its repair put chunks back without ringing:
+ * whoever sleeps takes a look. */
+static void wake_all(const struct master *m)
+{
+	for (uint32_t w = 0; w < m->arena.workers; w++)
+		if (m->children[w].channel >= 0)
+			send(m->children[w].channel, "w", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg);
 
 /* One more than the stage is to have since it was scaled down. */
 static bool surplus(const struct master *m, const struct child *c)
 {
-	return c->ordinal >= m->config->stages[c->stage].workers;
+	return c->stage < m->config->n_stages && c->ordinal >= m->config->stages[c->stage].workers;
 }
 
 static enum worker_order order_at_birth(const struct master *m, const struct child *c)
@@ -154,7 +164,7 @@ int children_spawn(struct master *m, uint32_t slot)
 	const struct config_stage *stage = &m->config->stages[c->stage];
 	/* only a producer's end is remembered, and only that of this very configuration: the others find out
 	 * again that nothing can come */
-	if (stage->kind != STAGE_PRODUCER || s->config_hash != stage->hash)
+	if (stage->kind != STAGE_PRODUCER || stage->builtin || s->config_hash != stage->hash)
 		s->committed.flags &= ~(uint64_t)COMMITTED_ENDED;
 	s->kind = stage->kind;
 	s->config_hash = stage->hash;
@@ -323,6 +333,7 @@ static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg)
 		c->failures += !orderly || surplus(m, c); /* that one could not settle yet */
 		children_restart_later(m, slot);
 	}
+	wake_all(m);
 	master_child_gone(m, slot);
 	return 0;
 }
@@ -395,8 +406,10 @@ static bool retire_one_stray(struct master *m)
 		s->stage[sizeof(s->stage) - 1] = 0;
 		const struct config_stage *st = s->stage[0] ? config_stage(m->config, s->stage) : NULL;
 		if (!s->stage[0] || m->children[w].wanted || (st && s->ordinal < st->workers) ||
-		    !intent_clean(&m->arena, w))
+		    !intent_clean(&m->arena, w) || replay_holds(m, w))
 			continue;
+		if (replay_retire(m, w))
+			return true;
 		arena_worker_retire(&m->arena, w, st ? st->name : s->heir);
 		return true;
 	}

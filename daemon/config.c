@@ -350,6 +350,7 @@ static void read_all(struct config *cfg, struct complaints *c)
 	config_dead_make(cfg, c);
 	config_log_sync(cfg);
 	config_log_check(cfg, c);
+	config_replay_make(cfg, c);
 	config_check_all(cfg, c);
 }
 
@@ -405,7 +406,7 @@ const char *config_default_path(void)
 
 struct config_stage *config_stage(const struct config *cfg, const char *name)
 {
-	for (unsigned i = 0; i < cfg->n_stages; i++)
+	for (unsigned i = 0; i < config_all_stages(cfg); i++)
 		if (strcmp(cfg->stages[i].name, name) == 0)
 			return &cfg->stages[i];
 	return NULL;

@@ -73,8 +73,9 @@ struct config_stage {
 	unsigned pipeline;             /* connected part of the graph it is in, from 0 */
 	const struct node *node;       /* its map, for messages */
 	uint64_t hash;                 /* of everything that makes this stage what it is: reload compares */
-	bool builtin;                  /* the dead-letter writer */
+	bool builtin;                  /* the dead-letter writer, the log, a replayer */
 	bool log;                      /* the built-in log (arena.sync) */
+	unsigned replay_edge;          /* replayer: the edge it fills (index) */
 };
 
 struct config {
@@ -102,6 +103,7 @@ struct config {
 
 	struct config_stage *stages; /* in topological order; the dead-letter writer is the last */
 	unsigned n_stages;
+	unsigned n_replays;          /* behind them: see config_replay.c */
 	struct config_edge *edges;   /* edges to the dead-letter writer included: one, from = UINT_MAX */
 	unsigned n_edges;
 	unsigned n_pipelines;
@@ -120,7 +122,13 @@ struct config *config_free(struct config *cfg); /* returns NULL */
  * unprivileged user when that exists. */
 const char *config_default_path(void);
 
-/* The stage with this name, or NULL. */
+/* How many stages there are with the replayers, which stand behind the others. */
+static inline unsigned config_all_stages(const struct config *cfg)
+{
+	return cfg->n_stages + cfg->n_replays;
+}
+
+/* The stage with this name, a replayer too, or NULL. */
 struct config_stage *config_stage(const struct config *cfg, const char *name);
 
 /* The graph as text for people's tools. */

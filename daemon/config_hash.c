@@ -95,12 +95,15 @@ static void add_globals(struct buf *b, const struct config *cfg)
 void config_hash_all(struct config *cfg)
 {
 	_cleanup_(buf_deinit) struct buf b = {0};
-	for (unsigned i = 0; i < cfg->n_stages; i++) {
+	for (unsigned i = 0; i < config_all_stages(cfg); i++) {
 		struct config_stage *s = &cfg->stages[i];
 		b.len = 0;
 		buf_add_byte(&b, (uint8_t)s->kind);
 		add_string(&b, s->name);
-		add_node(&b, s->node);
+		if (i < cfg->n_stages)
+			add_node(&b, s->node);
+		else
+			add_string(&b, cfg->edges[s->replay_edge].name);
 		add_edges(&b, cfg, i);
 		add_globals(&b, cfg);
 		if (s->builtin)

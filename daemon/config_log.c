@@ -1,14 +1,14 @@
 /*
- * The built-in stage "log" of a configuration with arena.sync: nothing goes on from a producer before it is on the
- * disk.
+ * The built-in stage "log" of a configuration with arena.sync: nothing goes on from a producer
+ * before it is on the disk.
  *
- * The hard idea: it is a stage like others. Each producer's edges become one edge to the log; for each producer the
- * log has an output of that producer's name, and who read "orders" now reads "log.orders". So queues, quotas, ends,
- * drains, reloads and `status` need to know nothing of it. Because all producers go through the one log, what were
- * several pipelines become one.
+ * The hard idea: it is a stage like others. Each producer's edges become one edge to the log; for
+ * each producer the log has an output of that producer's name, and who read "orders" now reads
+ * "log.orders". So queues, quotas, ends, drains, reloads and `status` need to know nothing of it.
+ * Because all producers go through the one log, what were several pipelines become one.
  *
- * What the log may forget is what the consumers have on disk: so those that can are told to sync, whatever their
- * own setting says.
+ * What the log may forget is what the consumers have on disk: so those that can are told to sync,
+ * whatever their own setting says.
  */
 #include "daemon/config_parts.h"
 
@@ -82,8 +82,7 @@ void config_log_splice(struct config *cfg, struct complaints *c)
 	fits = insert_stage(cfg, producers);
 	lead_through(cfg, producers);
 	for (unsigned i = 0; i < producers; i++) {
-		struct config_link link = {
-		        .from = i, .to = producers, .node = cfg->stages[i].node};
+		struct config_link link = {.from = i, .to = producers, .node = cfg->stages[i].node};
 		fits = fits && config_add_link(cfg, &link);
 	}
 	if (!fits)
@@ -122,6 +121,7 @@ void config_log_check(struct config *cfg, struct complaints *c)
 		cfg->arena_log_size = 4 * cfg->arena_size > least ? 4 * cfg->arena_size : least;
 	else if (cfg->arena_log_size < least)
 		complain(c, n ? n : place(cfg),
-		         "log_size: %llu bytes are too few: 64 times arena.buffer is the least (%llu)",
+		         "log_size: %llu bytes are too few: 64 times arena.buffer is the least "
+		         "(%llu)",
 		         (unsigned long long)cfg->arena_log_size, (unsigned long long)least);
 }

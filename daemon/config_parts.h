@@ -67,6 +67,9 @@ void config_steps_free(struct config_stage *s);
  * edge. */
 void config_dead_make(struct config *cfg, struct complaints *c);
 
+/* config_replay.c: makes the replayers, behind all stages. */
+void config_replay_make(struct config *cfg, struct complaints *c);
+
 /* config_graph.c: resolves every `from`, checks the graph, puts cfg->stages into topological order
  * and makes edges and pipelines. */
 void config_graph_make(struct config *cfg, struct complaints *c);

@@ -430,9 +430,9 @@ static void stage_deinit(struct config_stage *s)
 
 void config_stages_free(struct config *cfg)
 {
-	for (unsigned i = 0; i < cfg->n_stages; i++)
+	for (unsigned i = 0; i < config_all_stages(cfg); i++)
 		stage_deinit(&cfg->stages[i]);
 	free(cfg->stages);
 	cfg->stages = NULL;
-	cfg->n_stages = 0;
+	cfg->n_stages = cfg->n_replays = 0;
 }

@@ -1,8 +1,8 @@
 /*
  * Confinement, first half: privileges, limits, files. See confine.h for the order of things.
  *
- * Landlock's numbers are written out here: headers are often older than the kernel, which says at run time what it
- * knows (its ABI). What it does not know is left out, hence never claimed.
+ * Landlock's numbers are written out here: headers are often older than the kernel, which says at
+ * run time what it knows (its ABI). What it does not know is left out, hence never claimed.
  */
 #include "daemon/confine.h"
 
@@ -23,7 +23,7 @@
 
 const char *const confined_name[CONFINED_COUNT] = {
 #define X(name, help) #name,
-	CONFINED(X)
+        CONFINED(X)
 #undef X
 };
 
@@ -53,12 +53,12 @@ enum {
 #define LL_REFER       (1ull << 13) /* ABI 2 */
 #define LL_TRUNCATE    (1ull << 14) /* ABI 3 */
 
-#define LL_READ (LL_READ_FILE | LL_READ_DIR)
+#define LL_READ    (LL_READ_FILE | LL_READ_DIR)
 #define LL_SOCKETS (LL_MAKE_SOCK | LL_REMOVE_FILE)
-#define LL_WRITE                                                                                  \
-	(LL_WRITE_FILE | LL_REMOVE_DIR | LL_REMOVE_FILE | LL_MAKE_DIR | LL_MAKE_REG | LL_MAKE_SOCK | \
-	 LL_MAKE_FIFO | LL_MAKE_SYM | LL_REFER | LL_TRUNCATE)
-#define LL_ALL (LL_READ | LL_WRITE | LL_EXECUTE | LL_MAKE_CHAR | LL_MAKE_BLOCK)
+#define LL_WRITE                                                                              \
+ (LL_WRITE_FILE | LL_REMOVE_DIR | LL_REMOVE_FILE | LL_MAKE_DIR | LL_MAKE_REG | LL_MAKE_SOCK | \
+  LL_MAKE_FIFO | LL_MAKE_SYM | LL_REFER | LL_TRUNCATE)
+#define LL_ALL       (LL_READ | LL_WRITE | LL_EXECUTE | LL_MAKE_CHAR | LL_MAKE_BLOCK)
 #define LL_OF_A_FILE (LL_EXECUTE | LL_WRITE_FILE | LL_READ_FILE | LL_TRUNCATE)
 
 #define LL_NET_TCP 3ull /* bind and connect; ABI 4 */
@@ -117,13 +117,20 @@ static int add_rule(int ruleset, const char *path, uint64_t rights)
 	return e;
 }
 
-/* What any library may look at: clocks, locale, random bytes; and, with a network, names and certificates. */
+/* What any library may look at: clocks, locale, random bytes; and, with a network, names and
+ * certificates. */
 static int add_common(int ruleset, const struct confine_plan *p, uint64_t known)
 {
 	static const char *const all[] = {"/etc/localtime", "/usr/share/zoneinfo", "/dev/urandom",
-					  "/proc/sys/vm/overcommit_memory", "/sys/devices/system/cpu"};
-	static const char *const net[] = {"/etc", "/usr", "/lib", "/lib64", "/var/lib/ca-certificates",
-					  "/run/systemd/resolve", "/run/resolvconf"};
+	                                  "/proc/sys/vm/overcommit_memory",
+	                                  "/sys/devices/system/cpu"};
+	static const char *const net[] = {"/etc",
+	                                  "/usr",
+	                                  "/lib",
+	                                  "/lib64",
+	                                  "/var/lib/ca-certificates",
+	                                  "/run/systemd/resolve",
+	                                  "/run/resolvconf"};
 	int r = add_rule(ruleset, "/dev/null", (LL_READ | LL_WRITE) & known);
 	for (size_t i = 0; r == 0 && i < sizeof(all) / sizeof(*all); i++)
 		r = add_rule(ruleset, all[i], LL_READ & known);
@@ -183,7 +190,8 @@ static void cut_to_parent(char *path)
 static void put_nearest(struct confine_plan *p, char *path, unsigned how)
 {
 	struct stat st;
-	while ((stat(path, &st) < 0 || !S_ISDIR(st.st_mode)) && strcmp(path, "/") && strcmp(path, "."))
+	while ((stat(path, &st) < 0 || !S_ISDIR(st.st_mode)) && strcmp(path, "/") &&
+	       strcmp(path, "."))
 		cut_to_parent(path);
 	put_path(p, path, how);
 }
@@ -285,7 +293,8 @@ uint32_t confine_early(struct confine_plan *p)
 	if (p->exec || p->any_file)
 		return done; /* nothing is known of what it opens */
 	if (p->overflow) {
-		log_warning("too many or too long paths: the file system stays open to this worker");
+		log_warning(
+		        "too many or too long paths: the file system stays open to this worker");
 		return done;
 	}
 	r = restrict_files(p);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "daemon/control_parts.h"
+#include "daemon/replay.h"
 
 static void refuse(struct json *j, const char *why)
 {
@@ -176,6 +177,15 @@ static void do_reopen(struct control *ctl, struct client *c, struct request *rq,
 	changed(j, 0, "reopened", NULL, NULL);
 }
 
+static void do_replay(struct control *ctl, struct client *c, struct request *rq, struct json *j)
+{
+	const char *why = NULL;
+	(void)c;
+	(void)rq;
+	int r = replay_start(ctl->m, &why);
+	changed(j, r, "replaying", NULL, why);
+}
+
 static void do_reload(struct control *ctl, struct client *c, struct request *rq, struct json *j)
 {
 	const char *why = NULL;
@@ -257,7 +267,7 @@ static void (*const handlers[COMMAND_COUNT])(struct control *, struct client *, 
         [COMMAND_audit] = do_audit,   [COMMAND_tap] = do_tap,       [COMMAND_pause] = do_pause,
         [COMMAND_resume] = do_resume, [COMMAND_drain] = do_drain,   [COMMAND_reload] = do_reload,
         [COMMAND_graph] = do_graph,   [COMMAND_reopen] = do_reopen, [COMMAND_restart] = do_restart,
-        [COMMAND_scale] = do_scale,
+        [COMMAND_scale] = do_scale,   [COMMAND_replay] = do_replay,
 };
 
 void control_answer(struct control *ctl, struct client *c, struct request *rq)

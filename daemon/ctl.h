@@ -6,6 +6,7 @@
  * ctl_show.c     answers as tables
  * ctl_local.c    what needs no daemon: check, stages, graph of a file, version
  * ctl_dead.c     dead letters
+ * ctl_replay.c   dead letters put back
  * prometheus.c   stats in Prometheus' text format
  * top.c          the live view
  */
@@ -83,6 +84,15 @@ int ctl_graph_of(struct ctl *ctl, const char *file);
 int ctl_dead_list(struct ctl *ctl, int argc, char **argv);
 int ctl_dead_show(struct ctl *ctl, int argc, char **argv);
 int ctl_dead_purge(struct ctl *ctl, int argc, char **argv);
+/* Where the letters are: the running daemon knows (ctl->answer is its status then, and ctl->fd
+ * open); else the configuration. */
+bool ctl_dead_find(struct ctl *ctl, char *path, size_t size);
+/* Says what went wrong with the letters in @path. CTL_NO. */
+int ctl_dead_failed(const char *path, int error);
+
+/* ---- ctl_replay.c ---- */
+
+int ctl_dead_replay(struct ctl *ctl, int argc, char **argv);
 
 /* ---- prometheus.c, top.c ---- */
 

@@ -19,8 +19,7 @@ enum {
 	PURGE_PAUSE_NS = 50000000,
 };
 
-/* Where the letters are: the running daemon knows; else the configuration. */
-static bool find_letters(struct ctl *ctl, char *path, size_t size)
+bool ctl_dead_find(struct ctl *ctl, char *path, size_t size)
 {
 	static const char *const words[] = {"status"};
 	struct complaints c = {0};
@@ -63,7 +62,7 @@ static int64_t ago(int64_t ns)
 	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec - ns;
 }
 
-static int failed(const char *path, int error)
+int ctl_dead_failed(const char *path, int error)
 {
 	ctl_say("dead letters in %s: %s%s", path, strerror(-error),
 	        error == -EACCES || error == -EPERM ? ": use sudo" : "");
@@ -139,7 +138,7 @@ static int print_letters(struct ctl *ctl, const char *path, const struct deadlet
 		ctl_say("%llu lines in %s are no letters", (unsigned long long)bad, path);
 	table_deinit(&l.table);
 	fflush(stdout);
-	return r < 0 ? failed(path, r) : ctl_out(&out) ? CTL_FINE : CTL_NO;
+	return r < 0 ? ctl_dead_failed(path, r) : ctl_out(&out) ? CTL_FINE : CTL_NO;
 }
 
 int ctl_dead_list(struct ctl *ctl, int argc, char **argv)
@@ -148,7 +147,7 @@ int ctl_dead_list(struct ctl *ctl, int argc, char **argv)
 	char path[4096];
 	if (!list_options(argc, argv, &f))
 		return ctl_used_wrongly(&command_all[COMMAND_dead_list]);
-	return find_letters(ctl, path, sizeof(path)) ? print_letters(ctl, path, &f) : CTL_WRONG;
+	return ctl_dead_find(ctl, path, sizeof(path)) ? print_letters(ctl, path, &f) : CTL_WRONG;
 }
 
 static int show_one(void *arg, const struct deadletter *d)
@@ -163,11 +162,11 @@ int ctl_dead_show(struct ctl *ctl, int argc, char **argv)
 	struct deadletter_filter f = {.id = argv[0]};
 	char path[4096];
 	(void)argc;
-	if (!find_letters(ctl, path, sizeof(path)))
+	if (!ctl_dead_find(ctl, path, sizeof(path)))
 		return CTL_WRONG;
 	int r = deadletter_each(path, &f, NULL, show_one, NULL);
 	if (r < 0)
-		return failed(path, r);
+		return ctl_dead_failed(path, r);
 	if (r == 0)
 		ctl_say("there is no dead letter \"%s\" in %s", argv[0], path);
 	fflush(stdout);
@@ -182,7 +181,7 @@ static int turn_over(struct ctl *ctl, const char *path)
 	static const char *const words[] = {"reopen"};
 	int r = deadletter_rotate(path);
 	if (r < 0)
-		return failed(path, r);
+		return ctl_dead_failed(path, r);
 	return ctl->fd >= 0 ? ctl_ask(ctl, words, 1) : CTL_FINE;
 }
 
@@ -193,7 +192,7 @@ static int purge(struct ctl *ctl, const char *path, int64_t before)
 	for (unsigned tries = 0; tries < PURGE_TRIES; tries++) {
 		int r = deadletter_purge(path, before, &done);
 		if (r < 0)
-			return failed(path, r);
+			return ctl_dead_failed(path, r);
 		sum.removed += done.removed;
 		sum.kept = done.kept;
 		sum.busy = done.busy;
@@ -221,7 +220,7 @@ int ctl_dead_purge(struct ctl *ctl, int argc, char **argv)
 	bool all = argc == 1 && strcmp(argv[0], "--all") == 0;
 	if (!all && !(argc == 2 && strcmp(argv[0], "--older") == 0 && read_duration(argv[1], &ns)))
 		return ctl_used_wrongly(&command_all[COMMAND_dead_purge]);
-	if (!find_letters(ctl, path, sizeof(path)))
+	if (!ctl_dead_find(ctl, path, sizeof(path)))
 		return CTL_WRONG;
 	int r = turn_over(ctl, path);
 	return r == CTL_FINE ? purge(ctl, path, all ? INT64_MAX : ago(ns)) : r;

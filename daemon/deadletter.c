@@ -99,6 +99,8 @@ static int ids_load(const char *file, struct ids *ids)
 	int r = replayed_name(file, name);
 	if (r == 0)
 		r = read_all(name, &ids->text);
+	while (r == 0 && ids->text.len && ids->text.p[ids->text.len - 1] != '\n')
+		ids->text.len--; /* half an id */
 	if (r == 0)
 		r = buf_add_byte(&ids->text, '\n');
 	if (r < 0)
@@ -125,6 +127,31 @@ static bool ids_have(const struct ids *ids, const char *id)
 	return bsearch(&id, ids->v, ids->n, sizeof(*ids->v), compare_ids) != NULL;
 }
 
+/* A file that root made is the daemon's too: both add to it. */
+static void own_like_directory(int fd, const char *name)
+{
+	char dir[PATH_MAX];
+	struct stat sb;
+	const char *slash = strrchr(name, '/');
+	snprintf(dir, sizeof(dir), "%.*s", slash ? (int)(slash - name) + 1 : 1, slash ? name : ".");
+	if (geteuid() == 0 && stat(dir, &sb) == 0 && fchown(fd, sb.st_uid, sb.st_gid) < 0)
+		log_debug("%s: keeps its owner", name);
+}
+
+/* Who was killed while it marked may have left half an id, which could read as another's. */
+static int cut_torn_line(int fd)
+{
+	char tail[4096];
+	off_t end = lseek(fd, 0, SEEK_END),
+	      from = end > (off_t)sizeof(tail) ? end - (off_t)sizeof(tail) : 0;
+	ssize_t n = end > 0 ? pread(fd, tail, (size_t)(end - from), from) : 0;
+	if (end < 0 || n < 0)
+		return err_errno();
+	while (n > 0 && tail[n - 1] != '\n')
+		n--;
+	return from + n < end && ftruncate(fd, from + n) < 0 ? err_errno() : 0;
+}
+
 int deadletter_mark(const char *path, const char *const *ids, size_t n)
 {
 	char file[PATH_MAX];
@@ -137,9 +164,13 @@ int deadletter_mark(const char *path, const char *const *ids, size_t n)
 		r = buf_printf(&b, "%s\n", ids[i]);
 	if (r < 0)
 		return r;
-	_cleanup_close_ int fd = open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+	_cleanup_close_ int fd = open(name, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
 	if (fd < 0 || flock(fd, LOCK_EX) < 0)
 		return err_errno();
+	own_like_directory(fd, name);
+	r = cut_torn_line(fd);
+	if (r < 0)
+		return r;
 	for (size_t done = 0; done < b.len;) {
 		ssize_t k = write(fd, b.p + done, b.len - done);
 		if (k < 0)
@@ -153,7 +184,7 @@ int deadletter_mark(const char *path, const char *const *ids, size_t n)
  */
 
 /* What reading letters needs, reused from line to line. */
-struct reader {
+struct deadletter_reader {
 	struct codec codec;
 	void *codec_config;
 	struct buf msgpack;
@@ -162,7 +193,7 @@ struct reader {
 	struct ids replayed;
 };
 
-static void reader_deinit(struct reader *rd)
+static void reader_deinit(struct deadletter_reader *rd)
 {
 	if (rd->codec.ops)
 		codec_deinit(&rd->codec);
@@ -173,7 +204,7 @@ static void reader_deinit(struct reader *rd)
 	ids_deinit(&rd->replayed);
 }
 
-static int reader_init(struct reader *rd, const char *file)
+static int reader_init(struct deadletter_reader *rd, const char *file)
 {
 	const struct codec_ops *ops = codec_find("json");
 	struct complaints none = {0};
@@ -190,7 +221,7 @@ static int reader_init(struct reader *rd, const char *file)
 }
 
 /* Copies a text field; returns its offset in rd->texts, for the buffer may move. -errno. */
-static int64_t take_text(struct reader *rd, const char *key)
+static int64_t take_text(struct deadletter_reader *rd, const char *key)
 {
 	struct field *f = record_get(&rd->rec, key, strlen(key));
 	struct mp v = record_value(f ? f->val : NULL, f ? f->val_len : 0);
@@ -211,7 +242,7 @@ static int64_t time_of(const char *at)
 	return t.sec * 1000000000 + t.nsec;
 }
 
-static int take_fields(struct reader *rd, struct deadletter *d)
+static int take_fields(struct deadletter_reader *rd, struct deadletter *d)
 {
 	static const char *const keys[] = {"id", "at", "stage", "error", "position"};
 	const char **const texts[] = {&d->id, &d->at, &d->stage, &d->error, &d->position};
@@ -234,7 +265,8 @@ static int take_fields(struct reader *rd, struct deadletter *d)
 }
 
 /* Reads one line. 1: it is a letter; 0: it is none; -errno. */
-static int read_letter(struct reader *rd, const char *line, size_t len, struct deadletter *d)
+static int read_letter(struct deadletter_reader *rd, const char *line, size_t len,
+                       struct deadletter *d)
 {
 	struct codec_window w = {
 	        .p = (const uint8_t *)line,
@@ -260,6 +292,38 @@ static int read_letter(struct reader *rd, const char *line, size_t len, struct d
 	return r < 0 ? r : d->id[0] != 0;
 }
 
+int deadletter_reader_new(struct deadletter_reader **out, const char *path)
+{
+	char file[PATH_MAX];
+	struct deadletter_reader *rd = calloc(1, sizeof(*rd));
+	int r = rd ? find_file(path, file) : -ENOMEM;
+	if (r == 0)
+		r = reader_init(rd, file);
+	if (r < 0)
+		rd = deadletter_reader_free(rd);
+	*out = rd;
+	return r;
+}
+
+struct deadletter_reader *deadletter_reader_free(struct deadletter_reader *rd)
+{
+	if (rd)
+		reader_deinit(rd);
+	free(rd);
+	return NULL;
+}
+
+int deadletter_parse(struct deadletter_reader *rd, const char *line, size_t len,
+                     struct deadletter *d)
+{
+	return read_letter(rd, line, len, d);
+}
+
+bool deadletter_is_record(const struct deadletter *d)
+{
+	return d->input && record_value(d->input, d->input_len).type == MP_MAP;
+}
+
 /* ---- all letters -------------------------------------------------------------------------------
  */
 
@@ -278,7 +342,7 @@ static bool matches(const struct deadletter_filter *f, const struct deadletter *
 }
 
 struct walk {
-	struct reader reader;
+	struct deadletter_reader reader;
 	const struct deadletter_filter *filter;
 	uint64_t *bad;
 	uint64_t found;
@@ -420,6 +484,7 @@ static int purge_file(struct walk *k, const char *name, int64_t before,
 	}
 	k->arg = &p;
 	int r = rewrite(k, &p, name, &sb);
+	k->arg = NULL; /* it outlives us */
 	result->removed += p.removed;
 	result->kept += p.kept;
 	return r;

@@ -50,6 +50,18 @@ struct deadletter_filter {
 int deadletter_each(const char *path, const struct deadletter_filter *f, uint64_t *bad,
                     int (*each)(void *arg, const struct deadletter *d), void *arg);
 
+/* Reads single lines. Which letters were replayed is what the file at @path says now. 0 or -errno.
+ */
+struct deadletter_reader;
+int deadletter_reader_new(struct deadletter_reader **out, const char *path);
+struct deadletter_reader *deadletter_reader_free(struct deadletter_reader *rd); /* returns NULL */
+/* 1: @line is a letter, @d lives until the next call; 0: it is none; -errno. */
+int deadletter_parse(struct deadletter_reader *rd, const char *line, size_t len,
+                     struct deadletter *d);
+
+/* Whether the input is a whole record: not bytes that were none, nor one that was cut. */
+bool deadletter_is_record(const struct deadletter *d);
+
 /* Marks letters as replayed, durably; call it when what was made of them is stored. 0 or -errno. */
 int deadletter_mark(const char *path, const char *const *ids, size_t n);
 

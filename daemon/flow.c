@@ -7,8 +7,11 @@
  *
  * A drain by itself passes no end on: groups and windows stay in the state, and the next start goes on with them.
  * A drain that is to flush (`sluicectl drain --flush`) makes the producers' stop an end like any other.
+ *
+ * An end is not for ever: dead letters may be put back long after the last record came in. A stage that has ended
+ * and finds a chunk on its edge is started again, and ends again when the replay has.
  */
-#include "daemon/master.h"
+#include "daemon/replay.h"
 
 bool flow_edge_empty(const struct master *m, unsigned edge)
 {
@@ -57,16 +60,38 @@ static bool dried_up(const struct master *m, unsigned stage,
 	return true;
 }
 
+static bool has_input(const struct master *m, unsigned stage)
+{
+	for (unsigned i = 0; i < m->config->n_edges; i++)
+		if (m->config->edges[i].to == stage && !flow_edge_empty(m, i))
+			return true;
+	return false;
+}
+
+void flow_awaken(struct master *m)
+{
+	for (uint32_t w = 0; w < m->arena.workers; w++) {
+		struct child *c = &m->children[w];
+		if (!c->wanted || c->state != CHILD_ENDED ||
+		    m->config->stages[c->stage].kind == STAGE_PRODUCER || !has_input(m, c->stage))
+			continue;
+		c->failures = 0;
+		children_restart_later(m, w);
+	}
+}
+
 bool flow_pass_ends_on(struct master *m)
 {
-	bool all = true;
+	bool all = !replay_active(m);
+	flow_awaken(m);
 	for (unsigned s = 0; s < m->config->n_stages; s++) {
 		if (stage_ended(m, s))
 			continue;
 		all = false;
 		const struct config_stage *st = &m->config->stages[s];
 		/* the dead-letter writer stays as long as the daemon does: a replay may need it */
-		if (st->kind == STAGE_PRODUCER || (st->builtin && !m->until_done) || !dried_up(m, s, stage_ended))
+		if (st->kind == STAGE_PRODUCER || (st->builtin && !m->until_done) || !dried_up(m, s, stage_ended) ||
+		    replay_feeds(m, s))
 			continue;
 		for (uint32_t w = 0; w < m->arena.workers; w++) {
 			struct child *c = &m->children[w];
@@ -81,6 +106,9 @@ bool flow_pass_ends_on(struct master *m)
 bool flow_drain_on(struct master *m)
 {
 	bool all = true;
+	for (unsigned s = m->config->n_stages; s < config_all_stages(m->config); s++)
+		if (!children_left(m, s))
+			return false; /* replays fill any edge */
 	for (unsigned s = 0; s < m->config->n_stages; s++) {
 		if (children_left(m, s))
 			continue;

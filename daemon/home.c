@@ -21,6 +21,7 @@
 
 #include "daemon/carry.h"
 #include "daemon/home_log.h"
+#include "daemon/spool.h"
 #include "daemon/notify.h"
 #include "ipc/err.h"
 #include "ipc/log.h"
@@ -308,7 +309,10 @@ static void name_heir(const struct master *m, const char *shared, char *heir)
 {
 	char stage[ARENA_NAME_MAX];
 	snprintf(stage, sizeof(stage), "%.*s", ARENA_NAME_MAX - 1, shared);
-	const char *name = stage[0] && !config_stage(m->config, stage) ? linked_with(m, stage) : NULL;
+	bool gone = stage[0] && !config_stage(m->config, stage);
+	const size_t prefix = sizeof(SPOOL_PREFIX) - 1; /* a replayer is linked as its stage is */
+	bool replayer = strncmp(stage, SPOOL_PREFIX, prefix) == 0;
+	const char *name = gone ? linked_with(m, stage + (replayer ? prefix : 0)) : NULL;
 	if (name)
 		snprintf(heir, ARENA_NAME_MAX, "%s", name);
 }

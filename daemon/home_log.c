@@ -1,16 +1,18 @@
 /*
  * The arena after a loss of power.
  *
- * The hard idea: an arena that was mapped when the power went is a mixture of pages of different moments, and no look
- * at it can tell which. So it is not repaired but replaced: everything that counts is in the log. The new arena is made
- * beside its place and renamed last; before that a crash, or another loss of power, only makes this run once more.
+ * The hard idea: an arena that was mapped when the power went is a mixture of pages of different
+ * moments, and no look at it can tell which. So it is not repaired but replaced: everything that
+ * counts is in the log. The new arena is made beside its place and renamed last; before that a
+ * crash, or another loss of power, only makes this run once more.
  *
- * What comes from the log: each producer's position as of its last durable commit, and which entries the log's worker
- * has to put back. What does not: the figures (they begin at 0, with what is put back counted as received), and
- * the positions of consumers (a file is appended to at its end).
+ * What comes from the log: each producer's position as of its last durable commit, and which
+ * entries the log's worker has to put back. What does not: the figures (they begin at 0, with what
+ * is put back counted as received), and the positions of consumers (a file is appended to at its
+ * end).
  *
- * Numbers of commits and chunks go on above the logged ones, so that what was delivered can be told from what
- * comes again.
+ * Numbers of commits and chunks go on above the logged ones, so that what was delivered can be told
+ * from what comes again.
  */
 #include "daemon/home_log.h"
 
@@ -38,8 +40,10 @@ static int cannot_open(const char *path, int r)
 	if (r == WAL_E_VERSION)
 		log_error("the log %s was made by another version of sluiced", path);
 	else if (r > 0)
-		log_error("the log %s is damaged at its start: what it holds cannot be read; move it away to "
-			  "start without", path);
+		log_error("the log %s is damaged at its start: what it holds cannot be read; move "
+		          "it away to "
+		          "start without",
+		          path);
 	else
 		log_error("cannot open the log %s: %s", path, strerror(-r));
 	return r < 0 ? r : -EINVAL;
@@ -54,7 +58,8 @@ static const struct config_stage *producer(const struct config *cfg, const struc
 }
 
 /* What is to be put back must have a place. */
-static int check_entries(const struct master *m, const struct wal *wal, uint64_t *chunks, uint64_t *records)
+static int check_entries(const struct master *m, const struct wal *wal, uint64_t *chunks,
+                         uint64_t *records)
 {
 	for (uint64_t seq = wal->need; seq < wal->next_seq; seq++) {
 		const struct wal_entry *e = wal_entry(wal, seq);
@@ -62,13 +67,16 @@ static int check_entries(const struct master *m, const struct wal *wal, uint64_t
 			continue;
 		const struct wal_position *p = &wal->position[e->who];
 		if (!producer(m->config, p)) {
-			log_error("the log holds chunks of producer %s, which the configuration no longer has: put it "
-				  "back and start again", p->stage);
+			log_error("the log holds chunks of producer %s, which the configuration no "
+			          "longer has: put it "
+			          "back and start again",
+			          p->stage);
 			return -EINVAL;
 		}
 		if (e->bytes > m->config->arena_buffer) {
-			log_error("the log holds a chunk of %u bytes, more than arena.buffer: set it to what it was",
-				  e->bytes);
+			log_error("the log holds a chunk of %u bytes, more than arena.buffer: set "
+			          "it to what it was",
+			          e->bytes);
 			return -EINVAL;
 		}
 		(*chunks)++;
@@ -93,8 +101,10 @@ static int restore_producer(struct arena *a, const struct wal_position *p)
 static int set_mark(struct arena *a, const struct wal *wal)
 {
 	uint32_t slot;
-	struct log_mark mark = {
-		.magic = LOG_MARK_MAGIC, .from = wal->need, .next = wal->need, .end = wal->next_seq};
+	struct log_mark mark = {.magic = LOG_MARK_MAGIC,
+	                        .from = wal->need,
+	                        .next = wal->need,
+	                        .end = wal->next_seq};
 	if (arena_worker_assign(a, "log", 0, &slot) != 0)
 		return -ENOSPC;
 	struct arena_worker *s = arena_worker(a, slot);
@@ -122,12 +132,29 @@ static void set_numbers(struct arena *a, const struct wal *wal)
 	a->h->doubt_from = lowest == UINT64_MAX ? highest + 1 : lowest;
 }
 
+/* Consumers' positions are lost; that they were in the middle of something is known. */
+static int mark_consumers(struct master *m)
+{
+	for (unsigned i = 0; i < m->config->n_stages; i++) {
+		const struct config_stage *s = &m->config->stages[i];
+		for (unsigned k = 0; s->kind == STAGE_CONSUMER && k < s->workers; k++) {
+			uint32_t slot;
+			if (arena_worker_assign(&m->arena, s->name, k, &slot) != 0)
+				return -ENOSPC;
+			arena_worker(&m->arena, slot)->committed.flags = COMMITTED_CUT_OFF;
+		}
+	}
+	return 0;
+}
+
 static int restore(struct master *m, const struct wal *wal)
 {
 	int r = set_mark(&m->arena, wal);
 	for (unsigned i = 0; r == 0 && i < wal->positions; i++)
 		if (wal->position[i].stage[0] && producer(m->config, &wal->position[i]))
 			r = restore_producer(&m->arena, &wal->position[i]);
+	if (r == 0)
+		r = mark_consumers(m);
 	set_numbers(&m->arena, wal);
 	return r;
 }
@@ -169,14 +196,17 @@ int home_log_rebuild(struct master *m, const struct arena_geometry *g, const cha
 	if (r == 0 && (r = make_arena(m, g, &wal)) < 0)
 		log_error("cannot make the arena %s anew: %s", m->config->arena_path, strerror(-r));
 	if (r == 0)
-		log_notice("%s: the arena was made anew from the log: %llu chunks (%llu records) come again, and "
-			   "figures begin at 0%s",
-			   why, (unsigned long long)chunks, (unsigned long long)records,
-			   wal.torn ? "; a write that was under way was dropped: it was never acknowledged"
-				    : "");
+		log_notice("%s: the arena was made anew from the log: %llu chunks (%llu records) "
+		           "come again, and "
+		           "figures begin at 0%s",
+		           why, (unsigned long long)chunks, (unsigned long long)records,
+		           wal.torn ? "; a write that was under way was dropped: it was never "
+		                      "acknowledged"
+		                    : "");
 	if (r == 0 && wal.damaged)
-		log_error("%llu entries of the log are damaged: what they held is lost unless its sender has it",
-			  (unsigned long long)wal.damaged);
+		log_error("%llu entries of the log are damaged: what they held is lost unless its "
+		          "sender has it",
+		          (unsigned long long)wal.damaged);
 	wal_close(&wal);
 	return r;
 }
@@ -188,8 +218,8 @@ static int make_log(const struct master *m, const char *path)
 	uint64_t size = m->config->arena_log_size;
 	int r = wal_create(path, size, WAL_POSITIONS_MAX);
 	if (r < 0)
-		log_error("cannot make the log %s of %llu bytes: %s", path, (unsigned long long)size,
-			  strerror(-r));
+		log_error("cannot make the log %s of %llu bytes: %s", path,
+		          (unsigned long long)size, strerror(-r));
 	return r;
 }
 
@@ -207,12 +237,14 @@ static int put_positions(const struct master *m, struct wal *wal)
 {
 	for (uint32_t w = 0; w < m->arena.workers; w++) {
 		const struct arena_worker *s = arena_worker(&m->arena, w);
-		const struct config_stage *st = s->stage[0] ? config_stage(m->config, s->stage) : NULL;
+		const struct config_stage *st =
+		        s->stage[0] ? config_stage(m->config, s->stage) : NULL;
 		bool known = s->committed.flags & COMMITTED_POSITION;
 		if (!st || st->kind != STAGE_PRODUCER || s->ordinal >= st->workers)
 			continue;
-		int r = wal_set_position(wal, s->stage, s->ordinal, s->position, known ? ARENA_POSITION_MAX : 0,
-					 atomic_load(&s->committed.number));
+		int r = wal_set_position(wal, s->stage, s->ordinal, s->position,
+		                         known ? ARENA_POSITION_MAX : 0,
+		                         atomic_load(&s->committed.number));
 		if (r < 0)
 			return r;
 	}
@@ -227,15 +259,18 @@ int home_log_prepare(struct master *m)
 	int r = home_log_exists(m) ? 0 : make_log(m, path);
 	if (r < 0)
 		return r;
-	/* with chunks on their way to the log a position is ahead of it: then the log's own are the right ones */
+	/* with chunks on their way to the log a position is ahead of it: then the log's own are the
+	 * right ones */
 	if (atomic_load(&m->arena.h->replaying) || !edges_empty(m))
 		return 0;
 	r = wal_open(&wal, path, WAL_WRITE);
 	if (r != 0)
 		return cannot_open(path, r);
 	if (wal.ring_end - wal.ring_at != (m->config->arena_log_size + 4095) / 4096 * 4096)
-		log_warning("arena.log_size has changed: %s keeps its size until it is removed, which is safe after "
-			    "a drain", path);
+		log_warning("arena.log_size has changed: %s keeps its size until it is removed, "
+		            "which is safe after "
+		            "a drain",
+		            path);
 	r = put_positions(m, &wal);
 	if (r < 0)
 		log_error("cannot write the log %s: %s", path, strerror(-r));
@@ -250,7 +285,9 @@ void home_log_leave(const struct master *m, bool trusted)
 	if (!home_log_exists(m))
 		return;
 	if (!trusted)
-		log_warning("%s lies beside the arena: start with arena.sync to have back what it holds", path);
+		log_warning("%s lies beside the arena: start with arena.sync to have back what it "
+		            "holds",
+		            path);
 	else if (unlink(path) < 0)
 		log_warning("cannot remove %s: %s", path, strerror(errno));
 }

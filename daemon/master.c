@@ -18,6 +18,7 @@
 
 #include "daemon/control.h"
 #include "daemon/notify.h"
+#include "daemon/replay.h"
 #include "ipc/fault.h"
 #include "ipc/log.h"
 
@@ -25,6 +26,7 @@ static const int64_t SECOND = 1000000000;
 
 enum {
 	TICK_US = 100000,
+	ENDING_US = 5000, /* with --until-done, once a stage has ended: the others are watched closely */
 };
 
 int64_t master_now(void)
@@ -167,9 +169,18 @@ static void drain_step(struct master *m, int64_t now)
 	}
 }
 
+/* A run that ends by itself should not wait for a tick at every stage on the way. */
+static uint64_t tick_us(const struct master *m)
+{
+	for (uint32_t w = 0; m->until_done && w < m->arena.workers; w++)
+		if (m->children[w].state == CHILD_ENDED)
+			return ENDING_US;
+	return TICK_US;
+}
+
 void master_child_gone(struct master *m, uint32_t slot)
 {
-	(void)slot;
+	replay_child_gone(m, slot);
 	if (m->state == MASTER_STOPPING)
 		finish_if_gone(m);
 	else if (m->state == MASTER_DRAINING)
@@ -178,6 +189,8 @@ void master_child_gone(struct master *m, uint32_t slot)
 		m->clean = true;
 		master_set_state(m, MASTER_ENDED, "done");
 		sd_event_exit(m->event, 0);
+	} else if (m->until_done) {
+		sd_event_source_set_time_relative(m->tick, tick_us(m));
 	}
 	reload_step(m);
 }
@@ -187,12 +200,15 @@ void master_child_gone(struct master *m, uint32_t slot)
 static int on_tick(sd_event_source *src, uint64_t usec, void *arg)
 {
 	struct master *m = arg;
-	static unsigned ticks;
+	static int64_t checked;
 	int64_t now = master_now();
-	sd_event_source_set_time(src, usec + TICK_US);
+	sd_event_source_set_time(src, usec + tick_us(m));
 	sd_event_source_set_enabled(src, SD_EVENT_ON);
-	if (++ticks % 10 == 0)
+	checked = checked ? checked : now;
+	if (now - checked >= SECOND - SECOND / 20) { /* half a tick early is in time */
+		checked = now;
 		children_check(m, now);
+	}
 	notify_tick(m, now);
 	reload_step(m);
 	switch (m->state) {
@@ -207,6 +223,7 @@ static int on_tick(sd_event_source *src, uint64_t usec, void *arg)
 		}
 		break;
 	case MASTER_DRAINING:
+		flow_awaken(m);
 		drain_step(m, now);
 		break;
 	case MASTER_STOPPING:
@@ -227,8 +244,7 @@ static int on_signal(sd_event_source *src, const struct signalfd_siginfo *info, 
 	(void)src;
 	if (info->ssi_signo == SIGHUP) {
 		master_reopen(m);
-		if (master_reload(m, NULL, &why) != 0)
-			log_error("reload refused, the old configuration stays:\n%s", why);
+		(void)master_reload(m, NULL, &why); /* says why not in the log */
 	} else if (m->state == MASTER_DRAINING) { /* asked twice: do not wait for the drain */
 		begin_stopping(m, "stopping");
 	} else {
@@ -261,6 +277,7 @@ static int make_loop(struct master *m)
 
 static int start(struct master *m)
 {
+	const char *why;
 	int r = home_open(m);
 	if (r < 0)
 		return r;
@@ -278,7 +295,10 @@ static int start(struct master *m)
 	if (r < 0)
 		return r;
 	tell_losses(m);
-	return spawn_all(m);
+	r = spawn_all(m);
+	if (r == 0 && replay_start(m, &why) != 0)
+		log_warning("dead letters wait to be replayed: %s", why);
+	return r;
 }
 
 int master_run(struct config *config, bool until_done)

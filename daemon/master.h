@@ -193,6 +193,8 @@ void children_free(struct master *m);
 bool flow_edge_empty(const struct master *m, unsigned edge);
 /* Sends FLUSH to stages whose feeders have ended and whose edges are empty; true when all have ended. */
 bool flow_pass_ends_on(struct master *m);
+/* Starts ended stages again onto whose edges something was put. */
+void flow_awaken(struct master *m);
 /* After the producers were told to drain: stops each stage that nothing can come to any more, from the front to the
  * back. True when all have left. */
 bool flow_drain_on(struct master *m);

@@ -19,7 +19,8 @@ enum {
 
 static uint64_t rate_in(const struct master *m)
 {
-	unsigned last = (m->sample_at + SAMPLES - 1) % SAMPLES, before = (last + SAMPLES - 1) % SAMPLES;
+	unsigned last = (m->sample_at + SAMPLES - 1) % SAMPLES,
+	         before = (last + SAMPLES - 1) % SAMPLES;
 	uint64_t rate = 0;
 	for (unsigned i = 0; m->n_samples >= 2 && i < m->config->n_stages; i++) {
 		if (m->config->stages[i].kind != STAGE_PRODUCER)
@@ -62,7 +63,7 @@ static void say_status(const struct master *m)
 	if (lost)
 		snprintf(outside, sizeof(outside), "; %u wait for the outside", lost);
 	sd_notifyf(0, "STATUS=%s%s; %llu records/s in%s%s", m->why, m->drained ? ", drained" : "",
-		   (unsigned long long)rate_in(m), down, outside);
+	           (unsigned long long)rate_in(m), down, outside);
 }
 
 void notify_state(const struct master *m)
@@ -75,18 +76,21 @@ void notify_state(const struct master *m)
 
 void notify_reloading(void)
 {
-	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld\nSTATUS=reloading", (long long)(master_now() / 1000));
+	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld\nSTATUS=reloading",
+	           (long long)(master_now() / 1000));
 }
 
 void notify_reloaded(const struct master *m)
 {
-	/* READY also when we are still starting: it ends RELOADING, and the stages' failures are known */
+	/* READY also when we are still starting: it ends RELOADING, and the stages' failures are
+	 * known */
 	sd_notifyf(0, "READY=1\nSTATUS=%s", m->why);
 }
 
 /* ---- the watchdog ---- */
 
-/* How often to feed it, ns; 0: nobody asks. Half the limit, as sd_watchdog_enabled(3) has it, and a bit. */
+/* How often to feed it, ns; 0: nobody asks. Half the limit, as sd_watchdog_enabled(3) has it, and a
+ * bit. */
 static int64_t watchdog_every(void)
 {
 	static int64_t every = -1;

@@ -1,13 +1,13 @@
 /*
- * A look into the arena of a daemon that is stopped: what is in it, whether it is sound, its records as text, and
- * its repair.
+ * A look into the arena of a daemon that is stopped: what is in it, whether it is sound, its
+ * records as text, and its repair.
  *
- * The hard idea: looking changes nothing, and yet shows the arena as the next start will find it. The file is mapped
- * privately: the repair that a start would do is done on that copy, and what differs between before and after is the
- * plan. Only --arena-repair --yes maps the file itself.
+ * The hard idea: looking changes nothing, and yet shows the arena as the next start will find it.
+ * The file is mapped privately: the repair that a start would do is done on that copy, and what
+ * differs between before and after is the plan. Only --arena-repair --yes maps the file itself.
  *
- * A PREPARED intent stays as it is: whether it happened only the stage's own transaction knows, so its chunks are
- * shown as claimed, and the next start asks the stage.
+ * A PREPARED intent stays as it is: whether it happened only the stage's own transaction knows, so
+ * its chunks are shown as claimed, and the next start asks the stage.
  *
  * Limit: while a daemon runs nothing can be said; it is refused, naming its process.
  */
@@ -52,18 +52,25 @@ static bool lock(struct look *l, const char *path)
 	ssize_t n = pread(l->lock_fd, pid, sizeof(pid) - 1, 0);
 	pid[n > 0 ? n : 0] = 0;
 	pid[strcspn(pid, "\n")] = 0;
-	fprintf(stderr, "sluiced: %s is in use: process %s holds %s; stop that daemon first\n", path, pid, name);
+	fprintf(stderr, "sluiced: %s is in use: process %s holds %s; stop that daemon first\n",
+	        path, pid, name);
 	return false;
 }
 
 static int say_problem(const char *path, int r)
 {
 	if (r == ARENA_E_LAYOUT)
-		fprintf(stderr, "sluiced: %s was made by another version of sluiced: start that version, run `sluicectl "
-				"drain` and stop it; then this one makes its own\n", path);
+		fprintf(stderr,
+		        "sluiced: %s was made by another version of sluiced: start that version, "
+		        "run `sluicectl "
+		        "drain` and stop it; then this one makes its own\n",
+		        path);
 	else if (r == ARENA_E_CORRUPT)
-		fprintf(stderr, "sluiced: %s is no arena, is cut off, or its header is damaged: move it away to start "
-				"with an empty one; what was in flight in it cannot be read\n", path);
+		fprintf(stderr,
+		        "sluiced: %s is no arena, is cut off, or its header is damaged: move it "
+		        "away to start "
+		        "with an empty one; what was in flight in it cannot be read\n",
+		        path);
 	else
 		fprintf(stderr, "sluiced: %s: %s\n", path, strerror(-r));
 	return r > 0 ? UNSOUND : NO_ARENA;
@@ -74,8 +81,10 @@ static int open_arena(struct look *l, const struct config *cfg, bool change)
 {
 	*l = (struct look){.lock_fd = -1, .a.fd = -1, .path = cfg->arena_path};
 	if (!cfg->arena_path) {
-		fprintf(stderr, "sluiced: %s has no arena.path: the arena is in memory and gone with its daemon\n",
-			cfg->path);
+		fprintf(stderr,
+		        "sluiced: %s has no arena.path: the arena is in memory and gone with its "
+		        "daemon\n",
+		        cfg->path);
 		return NO_ARENA;
 	}
 	int fd = open(l->path, (change ? O_RDWR : O_RDONLY) | O_CLOEXEC);
@@ -114,7 +123,8 @@ static const char *edge_name(const struct arena *a, uint32_t e, char *out, size_
 	if (e >= ARENA_EDGES_MAX || !(atomic_load(&a->h->edges_used) >> e & 1))
 		snprintf(out, size, "edge %u, which there is not", e);
 	else
-		snprintf(out, size, "%.*s->%.*s", ARENA_OUTPUT_MAX - 1, it->from, ARENA_NAME_MAX - 1, it->to);
+		snprintf(out, size, "%.*s->%.*s", ARENA_OUTPUT_MAX - 1, it->from,
+		         ARENA_NAME_MAX - 1, it->to);
 	return out;
 }
 
@@ -136,8 +146,9 @@ static bool plausible(const struct arena *a, uint32_t i, const char **why)
 		*why = "is on an edge that there is not";
 	else if (v.state != WORD_QUEUED && v.owner >= a->workers)
 		*why = "belongs to a worker that there is not";
-	else if (v.state != WORD_FILLING && (f->bytes > a->buffer_size || f->reached_byte > f->bytes ||
-					     f->reached_record > f->records))
+	else if (v.state != WORD_FILLING &&
+	         (f->bytes > a->buffer_size || f->reached_byte > f->bytes ||
+	          f->reached_record > f->records))
 		*why = "says that it is larger than a buffer";
 	else if (in_flight(v) && !arena_verified(a, i))
 		*why = "is torn or corrupt: its bytes are not what was sealed";
@@ -154,7 +165,7 @@ static void say_geometry(const struct look *l)
 	for (unsigned i = 0; i < 16; i++)
 		printf("%02x%s", e[i], i == 3 || i == 5 || i == 7 || i == 9 ? "-" : "");
 	printf("\nlast used %s\n", l->a.boot_changed ? "before the machine was started anew"
-						      : "since the machine was started");
+	                                             : "since the machine was started");
 }
 
 static void say_edge(const struct arena *a, uint32_t e)
@@ -199,10 +210,11 @@ static void say_intents(const struct arena *a)
 		n[state]++;
 		if (state == INTENT_OPEN && intent_clean(a, w))
 			continue;
-		printf("worker %.*s[%u]: intent %s%s\n", ARENA_NAME_MAX - 1, s->stage, s->ordinal, names[state],
+		printf("worker %.*s[%u]: intent %s%s\n", ARENA_NAME_MAX - 1, s->stage, s->ordinal,
+		       names[state],
 		       state == INTENT_COMMITTED  ? ": the next start finishes it"
 		       : state == INTENT_PREPARED ? ": the next start asks the stage how it ended"
-						  : ": the next start undoes it");
+		                                  : ": the next start undoes it");
 	}
 	printf("intents: %u open, %u prepared, %u committed\n", n[0], n[1], n[2]);
 }
@@ -214,7 +226,8 @@ static void find_problems(struct look *l)
 		if (plausible(&l->a, i, &why))
 			continue;
 		printf("PROBLEM: chunk %llu in entry %u (%u records) %s\n",
-		       (unsigned long long)atomic_load(&l->a.numbers[i]), i, l->a.facts[i].records, why);
+		       (unsigned long long)atomic_load(&l->a.numbers[i]), i, l->a.facts[i].records,
+		       why);
 		l->problems++;
 	}
 }
@@ -236,11 +249,11 @@ static void say_books(struct look *l)
 		return;
 	}
 	printf("books:");
-	for (unsigned i = 0; i <= BOOK_letters; i++)
+	for (unsigned i = 0; i < BOOK_COUNT; i++)
 		if (b.book[i])
 			printf(" %s %llu", stats_book_name[i], (unsigned long long)b.book[i]);
-	printf(" in_flight %llu aside %llu: %s\n", (unsigned long long)b.in_flight, (unsigned long long)b.aside,
-	       b.balanced ? "balanced" : "NOT balanced");
+	printf(" in_flight %llu aside %llu: %s\n", (unsigned long long)b.in_flight,
+	       (unsigned long long)b.aside, b.balanced ? "balanced" : "NOT balanced");
 	l->problems += !b.balanced;
 }
 
@@ -266,7 +279,8 @@ int offline_arena_check(struct config *cfg)
 
 /* ---- export ---- */
 
-static int put_record(struct look *l, FILE *f, const char *edge, bool aside, const uint8_t *rec, size_t len)
+static int put_record(struct look *l, FILE *f, const char *edge, bool aside, const uint8_t *rec,
+                      size_t len)
 {
 	l->line.len = 0;
 	int r = l->json.ops->encode(&l->json, rec, len, &l->line);
@@ -274,29 +288,31 @@ static int put_record(struct look *l, FILE *f, const char *edge, bool aside, con
 		return r < 0 ? r : ARENA_E_CORRUPT;
 	while (l->line.len && l->line.p[l->line.len - 1] == '\n')
 		l->line.len--;
-	bool fine = fprintf(f, "{\"edge\":\"%s\"%s,\"record\":", edge, aside ? ",\"aside\":true" : "") > 0 &&
-		    fwrite(l->line.p, 1, l->line.len, f) == l->line.len && fputs("}\n", f) >= 0;
+	bool fine = fprintf(f, "{\"edge\":\"%s\"%s,\"record\":", edge,
+	                    aside ? ",\"aside\":true" : "") > 0 &&
+	            fwrite(l->line.p, 1, l->line.len, f) == l->line.len && fputs("}\n", f) >= 0;
 	return fine ? 0 : err_errno();
 }
 
-/* The records of one entry that are not done yet. A chunk that is no sequence of records ends where it stops
- * being one. */
+/* The records of one entry that are not done yet. A chunk that is no sequence of records ends where
+ * it stops being one. */
 static int put_entry(struct look *l, FILE *f, uint32_t i, bool aside, uint64_t *records)
 {
 	char edge[256];
 	const struct arena_facts *fa = &l->a.facts[i];
-	const uint8_t *p = arena_buffer(&l->a, i), *end = p + (fa->bytes < l->a.buffer_size
-								       ? fa->bytes : l->a.buffer_size);
+	const uint8_t *p = arena_buffer(&l->a, i),
+	              *end = p + (fa->bytes < l->a.buffer_size ? fa->bytes : l->a.buffer_size);
 	edge_name(&l->a, arena_word(&l->a, i).edge, edge, sizeof(edge));
 	p += fa->reached_byte <= (uint64_t)(end - p) ? fa->reached_byte : 0;
 	for (uint32_t n = fa->reached_record; n < fa->records && p < end; n++) {
 		const uint8_t *next = mp_skip(p, end);
-		int r = next ? put_record(l, f, edge, aside, p, (size_t)(next - p)) : ARENA_E_CORRUPT;
+		int r = next ? put_record(l, f, edge, aside, p, (size_t)(next - p))
+		             : ARENA_E_CORRUPT;
 		if (r < 0)
 			return r;
 		if (r != 0) {
 			fprintf(stderr, "sluiced: entry %u: %u of its records cannot be read\n", i,
-				fa->records - n);
+			        fa->records - n);
 			l->problems++;
 			return 0;
 		}
@@ -340,7 +356,8 @@ int offline_arena_export(struct config *cfg, const char *file)
 	int r = open_arena(&l, cfg, false);
 	if (r != SOUND)
 		return close_arena(&l, cfg, r);
-	repair_intents(&l.a); /* the private copy: what is committed is done, what is not is undone */
+	repair_intents(
+	        &l.a); /* the private copy: what is committed is done, what is not is undone */
 	int fd = open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	FILE *f = fd >= 0 ? fdopen(fd, "w") : NULL;
 	int x = f ? put_all(&l, f, &records) : err_errno();
@@ -349,13 +366,15 @@ int offline_arena_export(struct config *cfg, const char *file)
 	if (x < 0)
 		fprintf(stderr, "sluiced: %s: %s\n", file, strerror(-x));
 	else
-		printf("%llu records written to %s; the arena is as it was\n", (unsigned long long)records, file);
+		printf("%llu records written to %s; the arena is as it was\n",
+		       (unsigned long long)records, file);
 	return close_arena(&l, cfg, x < 0 || l.problems ? UNSOUND : SOUND);
 }
 
 /* ---- repair ---- */
 
-/* Says what becomes of each intent that is not clean; on the file or on the private copy the words are the same. */
+/* Says what becomes of each intent that is not clean; on the file or on the private copy the words
+ * are the same. */
 static unsigned plan_intents(const struct arena *a)
 {
 	unsigned n = 0;
@@ -371,13 +390,17 @@ static unsigned plan_intents(const struct arena *a)
 			continue;
 		printf("%.*s[%u]: ", ARENA_NAME_MAX - 1, s->stage, s->ordinal);
 		if (state == INTENT_PREPARED)
-			printf("left as it is: its stage knows how commit %llu ended, and is asked at the next start\n",
+			printf("left as it is: its stage knows how commit %llu ended, and is asked "
+			       "at the next start\n",
 			       (unsigned long long)s->intent.number);
 		else if (state == INTENT_COMMITTED)
 			printf("commit %llu is finished: %u chunks published, %u inputs done\n",
-			       (unsigned long long)s->intent.number, s->intent.n_out, s->intent.n_in);
+			       (unsigned long long)s->intent.number, s->intent.n_out,
+			       s->intent.n_in);
 		else
-			printf("undone: %u chunks go back to their queue, %u half-filled are freed\n", claimed, filling);
+			printf("undone: %u chunks go back to their queue, %u half-filled are "
+			       "freed\n",
+			       claimed, filling);
 		n++;
 	}
 	return n;
@@ -400,8 +423,9 @@ static unsigned set_aside_all(struct look *l, bool change)
 		v.state = WORD_ASIDE;
 		atomic_store(&l->a.words[i], word_pack(v));
 		atomic_fetch_add(&l->a.h->aside, 1);
-		atomic_fetch_add(&l->a.h->aside_records,
-				 f->records > f->reached_record ? f->records - f->reached_record : 0);
+		atomic_fetch_add(&l->a.h->aside_records, f->records > f->reached_record
+		                                                 ? f->records - f->reached_record
+		                                                 : 0);
 	}
 	return n;
 }

@@ -18,6 +18,7 @@
 
 #include "daemon/control.h"
 #include "daemon/notify.h"
+#include "daemon/replay.h"
 #include "daemon/worker.h"
 #include "ipc/log.h"
 
@@ -89,6 +90,7 @@ static int refuse(struct master *m, const char *text, size_t len, const char **w
 {
 	snprintf(m->reload_error, sizeof(m->reload_error), "%.*s", (int)len, text);
 	*why = m->reload_error;
+	log_error("reload refused, the old configuration stays: %s", m->reload_error);
 	return 1;
 }
 
@@ -106,14 +108,17 @@ static struct reload *reload_free(struct reload *r)
 static bool keep_scale(const struct config *old, struct reload *r)
 {
 	uint64_t sum = 0;
+	bool scaled = false; /* what the file alone says was checked when it was read */
 	for (unsigned s = 0; s < r->next->n_stages; s++) {
 		struct config_stage *n = &r->next->stages[s];
 		const struct config_stage *o = config_stage(old, n->name);
-		if (o && !r->affected[o - old->stages])
+		if (o && !r->affected[o - old->stages]) {
+			scaled |= n->workers != o->workers;
 			n->workers = o->workers;
+		}
 		sum += n->workers;
 	}
-	return sum <= r->next->max_workers;
+	return !scaled || sum <= r->next->max_workers;
 }
 
 int master_reload(struct master *m, const char *discard, const char **why)
@@ -132,6 +137,8 @@ int master_reload(struct master *m, const char *discard, const char **why)
 		return refuse(m, "no memory", 9, why);
 	r->next = config_load(m->config->path, &c);
 	const char *restart = r->next ? needs_restart(m->config, r->next) : NULL;
+	if (r->next && !restart)
+		restart = replay_refusal(m, r->next);
 	if (!r->next || restart) {
 		int answer = restart ? refuse(m, restart, strlen(restart), why)
 				     : refuse(m, (char *)c.text.p, c.text.len, why);
@@ -140,12 +147,12 @@ int master_reload(struct master *m, const char *discard, const char **why)
 		return answer;
 	}
 	buf_deinit(&c.text);
-	r->affected = calloc(m->config->n_stages, sizeof(*r->affected));
+	r->affected = calloc(config_all_stages(m->config), sizeof(*r->affected));
 	if (!r->affected) {
 		reload_free(r);
 		return refuse(m, "no memory", 9, why);
 	}
-	for (unsigned s = 0; s < m->config->n_stages; s++)
+	for (unsigned s = 0; s < config_all_stages(m->config); s++)
 		r->affected[s] = changed(m->config, s, r->next);
 	if (!keep_scale(m->config, r)) {
 		reload_free(r);
@@ -169,7 +176,8 @@ static int keeps(const struct master *m, unsigned s)
 			continue;
 		if (strcmp(r->discard, e->name) == 0)
 			continue;
-		if ((e->from != UINT32_MAX && !children_left(m, e->from)) || !flow_edge_empty(m, i))
+		if ((e->from != UINT32_MAX && !children_left(m, e->from)) || replay_fills(m, i) ||
+		    !flow_edge_empty(m, i))
 			return (int)i;
 	}
 	return -1;
@@ -312,12 +320,15 @@ static int swap(struct master *m)
 	free(m->samples);
 	m->samples = samples;
 	m->n_samples = m->sample_at = 0;
+	const char *why;
 	int x = home_assign_edges(m);
 	if (x == 0)
 		x = children_assign(m);
 	for (uint32_t w = 0; x == 0 && w < m->arena.workers; w++)
 		if (m->children[w].wanted && m->children[w].state == CHILD_NONE)
 			children_restart_later(m, w);
+	if (x == 0 && replay_start(m, &why) != 0)
+		log_warning("dead letters wait to be replayed: %s", why);
 	return x;
 }
 
@@ -328,7 +339,7 @@ void reload_step(struct master *m)
 	int blocked = -1;
 	if (!r)
 		return;
-	for (unsigned s = 0; s < m->config->n_stages; s++) {
+	for (unsigned s = 0; s < config_all_stages(m->config); s++) {
 		if (!r->affected[s] || children_left(m, s))
 			continue;
 		waiting = true;

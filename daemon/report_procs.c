@@ -93,7 +93,7 @@ void report_workers(const struct master *m, struct json *j)
 	json_open(j, NULL, '{');
 	write_master(m, now, j);
 	json_open(j, "workers", '[');
-	for (unsigned stage = 0; stage < m->config->n_stages; stage++)
+	for (unsigned stage = 0; stage < config_all_stages(m->config); stage++)
 		for (uint32_t slot = 0; slot < m->arena.workers; slot++)
 			if (report_is_worker(m, slot, stage) && !report_is_past(m, slot))
 				write_worker(m, slot, stage, now, j);

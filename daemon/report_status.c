@@ -259,7 +259,7 @@ static void write_stage(const struct master *m, unsigned stage, int64_t now, str
 	json_uint(j, "running", l.running);
 	json_uint(j, "restarts", l.restarts);
 	json_uint(j, "pipeline", s->pipeline);
-	json_bool(j, "builtin", s->builtin);
+	json_bool(j, "builtin", s->builtin || s->log);
 	json_close(j, '}');
 }
 
@@ -282,8 +282,9 @@ void report_status(const struct master *m, struct json *j)
 	json_text(j, "dead_letters",
 	          realpath(m->config->dead_path, dead) ? dead : m->config->dead_path);
 	json_open(j, "stages", '[');
-	for (unsigned i = 0; i < m->config->n_stages; i++)
-		write_stage(m, i, now, j);
+	for (unsigned i = 0; i < config_all_stages(m->config); i++)
+		if (m->config->stages[i].workers) /* a replayer without letters is not there */
+			write_stage(m, i, now, j);
 	json_close(j, ']');
 	report_edges(m, now, j);
 	json_close(j, '}');

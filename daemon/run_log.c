@@ -1,82 +1,54 @@
 /*
- * The log's worker (arena.sync): takes what producers have committed, makes it durable, hands it on.
+ * The log's worker (arena.sync): takes what producers have committed, makes it durable, hands it
+ * on.
  *
- *     claim what is queued and has room ahead -> write it as one group -> commit: publish copies, free
+ *     claim what is queued and has room ahead -> write it as one group -> commit: publish copies,
+ * free
  *
- * The hard idea: one commit point for two worlds. A chunk stays claimed on the edge to the log until it is on the
- * disk and its copies are published by one intent. Should this process die before that commit, the chunk is queued
- * again and is written once more: the log may hold it twice, the readers never get it twice. Producers acknowledge
- * what has left their edge to the log (unit_log.c), so nothing is acknowledged before it is durable, and no reader
- * sees what might not survive.
+ * The hard idea: one commit point for two worlds. A chunk stays claimed on the edge to the log
+ * until it is on the disk and its copies are published by one intent. Should this process die
+ * before that commit, the chunk is queued again and is written once more: the log may hold it
+ * twice, the readers never get it twice. Producers acknowledge what has left their edge to the log
+ * (unit_log.c), so nothing is acknowledged before it is durable, and no reader sees what might not
+ * survive.
  *
- * A write that fails ends this process, and with it all acknowledging; `status` says why. Its successor opens the
- * log anew: reads from the disk where it ends, begins a new run there, and writes again what is still queued. It
- * never calls the sync again that failed (see ipc/wal.h).
+ * A write that fails ends this process, and with it all acknowledging; `status` says why. Its
+ * successor opens the log anew: reads from the disk where it ends, begins a new run there, and
+ * writes again what is still queued. It never calls the sync again that failed (see ipc/wal.h).
  *
- * A group takes chunks of all producers, but only of those whose readers have room (entries ahead are taken before
- * the write, and nobody waits holding one): a reader that stands still holds up its own producer alone.
+ * A group takes chunks of all producers, but only of those whose readers have room (entries ahead
+ * are taken before the write, and nobody waits holding one): a reader that stands still holds up
+ * its own producer alone.
  *
- * What may be overwritten: entries below the oldest commit that a chunk in the arena still comes from. Consumers
- * count as done when they have committed, for with a log they sync first. Trimming is by producer and from the
- * oldest entry on.
+ * What may be overwritten: entries below the oldest commit that a chunk in the arena still comes
+ * from. Consumers count as done when they have committed, for with a log they sync first. Trimming
+ * is by producer and from the oldest entry on.
  *
- * After a loss of power the master has made a new arena and set the mark: this worker then first puts back what
- * the log still holds, in order, each entry with the commit that moves the mark on.
+ * After a loss of power the master has made a new arena and set the mark: this worker then first
+ * puts back what the log still holds, in order, each entry with the commit that moves the mark on.
  *
- * Limits: a pipeline that stands still keeps its oldest entry, and when the log has gone round the others wait for
- * it too (the log is full; `status` says whose entry it is). What an aggregate has absorbed counts as delivered:
- * results it has given out that no consumer has committed can be lost with the power.
+ * Limits: a pipeline that stands still keeps its oldest entry, and when the log has gone round the
+ * others wait for it too (the log is full; `status` says whose entry it is). What an aggregate has
+ * absorbed counts as delivered: results it has given out that no consumer has committed can be lost
+ * with the power.
  */
-#include "daemon/run_log.h"
+#include "daemon/log_parts.h"
 
 #include <string.h>
 
-#include "daemon/worker.h"
-#include "ipc/crc32c.h"
 #include "ipc/fault.h"
-#include "ipc/wal.h"
 
 enum {
-	LOOK_EVERY = 16, /* groups between two looks at what is still needed */
+	LOOK_NS = 1000000, /* between two looks at what is still needed */
 };
-
-/* A chunk of the group in hand. */
-struct taken {
-	struct arena_handle at;
-	const struct unit_output *to; /* NULL: a position only */
-	unsigned out, n_out;          /* its copies: log_run.out[out .. out + n_out) */
-	uint32_t missing;             /* edges that are full and drop */
-};
-
-struct log_run {
-	struct worker *w;
-	struct wal wal;
-	unsigned n;                       /* producers: stages 0 .. n-1 of the configuration */
-	uint32_t edge[STAGE_OUTPUTS_MAX]; /* of producer i to the log */
-	unsigned turn;                    /* who is asked first */
-	struct taken taken[WAL_GROUP_MAX];
-	unsigned n_taken;
-	struct arena_handle out[ARENA_EDGES_MAX];
-	unsigned n_out;
-	struct log_mark mark;
-	uint64_t last_number[WAL_POSITIONS_MAX]; /* put back last, by wal_entry.who */
-	unsigned groups;
-	int64_t checked; /* monotonic ns of the last checkpoint */
-	uint64_t upto[ARENA_WORKERS_MAX];
-	bool blocked, full;
-};
-
-static struct arena *arena_of(const struct log_run *l)
-{
-	return l->w->a;
-}
 
 /* ---- what is still needed ---- */
 
-/* upto[s]: commits of slot s up to this one have left the arena. False: the ledger did not hold still. */
+/* upto[s]: commits of slot s up to this one have left the arena. False: the ledger did not hold
+ * still. */
 static bool look_upto(struct log_run *l)
 {
-	const struct arena *a = arena_of(l);
+	const struct arena *a = log_arena(l);
 	bool still = true;
 	uint64_t before = unit_commits(a, &still);
 	for (uint32_t s = 0; s < a->workers; s++)
@@ -84,7 +56,8 @@ static bool look_upto(struct log_run *l)
 	for (uint32_t i = 0; i < a->entries; i++) {
 		struct word v = arena_word(a, i);
 		const struct arena_facts *f = &a->facts[i];
-		if ((v.state != WORD_QUEUED && v.state != WORD_CLAIMED) || f->origin_worker >= a->workers)
+		if ((v.state != WORD_QUEUED && v.state != WORD_CLAIMED) ||
+		    f->origin_worker >= a->workers)
 			continue;
 		uint64_t done = f->origin_commit ? f->origin_commit - 1 : 0;
 		if (done < l->upto[f->origin_worker])
@@ -93,12 +66,13 @@ static bool look_upto(struct log_run *l)
 	return unit_commits(a, &still) == before && still;
 }
 
-static uint32_t slot_of(const struct log_run *l, const struct wal_position *p)
+uint32_t log_slot_of(const struct log_run *l, const struct wal_position *p)
 {
-	const struct arena *a = arena_of(l);
+	const struct arena *a = log_arena(l);
 	for (uint32_t s = 0; s < a->workers; s++) {
 		const struct arena_worker *it = arena_worker(a, s);
-		if (it->ordinal == p->ordinal && strncmp(it->stage, p->stage, sizeof(it->stage)) == 0)
+		if (it->ordinal == p->ordinal &&
+		    strncmp(it->stage, p->stage, sizeof(it->stage)) == 0)
 			return s;
 	}
 	return UINT32_MAX;
@@ -107,11 +81,11 @@ static uint32_t slot_of(const struct log_run *l, const struct wal_position *p)
 static bool needed(const struct log_run *l, const struct wal_entry *e)
 {
 	uint32_t slot = UINT32_MAX;
-	if (memcmp(e->epoch, arena_of(l)->h->epoch, sizeof(e->epoch)) == 0)
+	if (memcmp(e->epoch, log_arena(l)->h->epoch, sizeof(e->epoch)) == 0)
 		slot = e->slot;
 	else if (e->seq >= l->mark.from && e->seq < l->mark.end)
-		slot = slot_of(l, &l->wal.position[e->who]);
-	return slot < arena_of(l)->workers && e->commit > l->upto[slot];
+		slot = log_slot_of(l, &l->wal.position[e->who]);
+	return slot < log_arena(l)->workers && e->commit > l->upto[slot];
 }
 
 static void move_need(struct log_run *l)
@@ -140,23 +114,26 @@ static int checkpoint(struct log_run *l)
 static int trim(struct log_run *l)
 {
 	uint64_t ring = l->wal.ring_end - l->wal.ring_at;
-	if (l->groups++ % LOOK_EVERY == 0)
+	int64_t now = worker_monotonic();
+	if (now - l->looked > LOOK_NS) {
+		l->looked = now;
 		move_need(l);
+	}
 	return wal_kept(&l->wal) > ring / 2 ? checkpoint(l) : 0;
 }
 
 /* ---- gathering ---- */
 
-static void give_back_outputs(struct log_run *l, unsigned from)
+void log_give_back(struct log_run *l, unsigned from)
 {
 	while (l->n_out > from)
-		arena_drop(arena_of(l), l->w->slot, l->out[--l->n_out]);
+		arena_drop(log_arena(l), l->w->slot, l->out[--l->n_out]);
 }
 
 /* An entry on every edge of @to, all or none; edges that drop may be missing. */
-static bool take_outputs(struct log_run *l, const struct unit_output *to, struct taken *t)
+bool log_take_outputs(struct log_run *l, const struct unit_output *to, struct taken *t)
 {
-	struct arena *a = arena_of(l);
+	struct arena *a = log_arena(l);
 	t->out = l->n_out;
 	t->missing = 0;
 	for (unsigned i = 0; i < to->n_edges; i++) {
@@ -166,7 +143,7 @@ static bool take_outputs(struct log_run *l, const struct unit_output *to, struct
 		} else if (atomic_load_explicit(&a->h->edges[e].drop, memory_order_relaxed)) {
 			t->missing++;
 		} else {
-			give_back_outputs(l, t->out);
+			log_give_back(l, t->out);
 			atomic_store_explicit(&l->w->me->blocked_edge, e, memory_order_relaxed);
 			return false;
 		}
@@ -176,15 +153,15 @@ static bool take_outputs(struct log_run *l, const struct unit_output *to, struct
 }
 
 /* Where a chunk of producer @i goes; NULL: nowhere, it is a position only. */
-static const struct unit_output *destination(const struct log_run *l, unsigned i, uint32_t records,
-					     bool letters)
+const struct unit_output *log_destination(const struct log_run *l, unsigned i, uint32_t records,
+                                          bool letters)
 {
 	return !records ? NULL : letters ? &l->w->dead : &l->w->out[1 + i];
 }
 
 static bool sound(const struct log_run *l, uint32_t entry)
 {
-	const struct arena *a = arena_of(l);
+	const struct arena *a = log_arena(l);
 	const struct arena_tail *t = arena_tail(a, entry);
 	return arena_intact(a, entry) && a->facts[entry].origin_worker < a->workers &&
 	       t->bytes <= ARENA_PATCHES_MAX;
@@ -193,7 +170,7 @@ static bool sound(const struct log_run *l, uint32_t entry)
 /* Takes the next chunk of producer @i. False: there is none, or no room ahead. */
 static bool take(struct log_run *l, unsigned i)
 {
-	struct arena *a = arena_of(l);
+	struct arena *a = log_arena(l);
 	struct taken *t = &l->taken[l->n_taken];
 	*t = (struct taken){0};
 	if (arena_claim(a, l->w->slot, 1ull << l->edge[i], &t->at) != 0)
@@ -203,9 +180,9 @@ static bool take(struct log_run *l, unsigned i)
 		return true;
 	}
 	const struct arena_facts *f = &a->facts[t->at.entry];
-	t->to = destination(l, i, f->records, f->flags & FACT_LETTERS);
+	t->to = log_destination(l, i, f->records, f->flags & FACT_LETTERS);
 	bool space = !t->to || t->to->n_edges <= ARENA_EDGES_MAX - l->n_out;
-	if (t->to && (!space || !take_outputs(l, t->to, t))) {
+	if (t->to && (!space || !log_take_outputs(l, t->to, t))) {
 		arena_unclaim(a, l->w->slot, t->at);
 		l->blocked |= space;
 		return false;
@@ -218,7 +195,7 @@ static bool take(struct log_run *l, unsigned i)
 static unsigned group_max(const struct log_run *l)
 {
 	unsigned n = WAL_GROUP_MAX;
-	while (n && !wal_room(&l->wal, n, (uint32_t)arena_of(l)->buffer_size))
+	while (n && !wal_room(&l->wal, n, (uint32_t)log_arena(l)->buffer_size))
 		n /= 2;
 	return n;
 }
@@ -240,7 +217,7 @@ static void gather(struct log_run *l)
 
 static int write_group(struct log_run *l)
 {
-	const struct arena *a = arena_of(l);
+	const struct arena *a = log_arena(l);
 	struct wal_item items[WAL_GROUP_MAX];
 	for (unsigned i = 0; i < l->n_taken; i++) {
 		uint32_t entry = l->taken[i].at.entry;
@@ -248,32 +225,34 @@ static int write_group(struct log_run *l)
 		const struct arena_worker *s = arena_worker(a, f->origin_worker);
 		const struct arena_tail *t = arena_tail(a, entry);
 		items[i] = (struct wal_item){
-			.stage = s->stage,
-			.ordinal = s->ordinal,
-			.slot = f->origin_worker,
-			.commit = f->origin_commit,
-			.number = atomic_load_explicit(&a->numbers[entry], memory_order_relaxed),
-			.flags = (f->flags & FACT_LETTERS ? WAL_LETTERS : 0u) | (t->fresh ? WAL_FRESH : 0u),
-			.records = f->records,
-			.bytes = f->bytes,
-			.crc = f->crc,
-			.data = arena_buffer(a, entry),
-			.patches = t->patches,
-			.patch_bytes = t->bytes,
+		        .stage = s->stage,
+		        .ordinal = s->ordinal,
+		        .slot = f->origin_worker,
+		        .commit = f->origin_commit,
+		        .number = atomic_load_explicit(&a->numbers[entry], memory_order_relaxed),
+		        .flags = (f->flags & FACT_LETTERS ? WAL_LETTERS : 0u) |
+		                 (t->fresh ? WAL_FRESH : 0u),
+		        .records = f->records,
+		        .bytes = f->bytes,
+		        .crc = f->crc,
+		        .data = arena_buffer(a, entry),
+		        .patches = t->patches,
+		        .patch_bytes = t->bytes,
 		};
 	}
 	int r = wal_append(&l->wal, items, l->n_taken);
 	if (r < 0)
 		snprintf(l->w->st.why, sizeof(l->w->st.why),
-			 "the log cannot be written: %s: nothing is acknowledged until it can", strerror(-r));
+		         "the log cannot be written: %s: nothing is acknowledged until it can",
+		         strerror(-r));
 	return r;
 }
 
 /* Copies the chunk to its readers' entries. @p: its bytes, in none of them or in the first. */
-static void publish(struct log_run *l, struct intent *in, const struct taken *t, const uint8_t *p,
-		    const struct arena_facts *f)
+void log_publish(struct log_run *l, struct intent *in, const struct taken *t, const uint8_t *p,
+                 const struct arena_facts *f)
 {
-	struct arena *a = arena_of(l);
+	struct arena *a = log_arena(l);
 	unsigned edges = t->n_out + t->missing;
 	for (unsigned i = 0; i < t->n_out; i++) {
 		struct arena_handle h = l->out[t->out + i];
@@ -293,7 +272,7 @@ static void publish(struct log_run *l, struct intent *in, const struct taken *t,
 
 static void hand_on(struct log_run *l)
 {
-	struct arena *a = arena_of(l);
+	struct arena *a = log_arena(l);
 	uint32_t tell[WAL_GROUP_MAX]; /* slots of the producers */
 	FAULT(log_publish);
 	struct intent *in = intent_begin(a, l->w->slot);
@@ -301,13 +280,13 @@ static void hand_on(struct log_run *l)
 		const struct taken *t = &l->taken[i];
 		const struct arena_facts *from = &a->facts[t->at.entry];
 		struct arena_facts f = {.records = from->records,
-					.bytes = from->bytes,
-					.crc = from->crc,
-					.origin_worker = from->origin_worker,
-					.origin_commit = from->origin_commit,
-					.born = from->born};
+		                        .bytes = from->bytes,
+		                        .crc = from->crc,
+		                        .origin_worker = from->origin_worker,
+		                        .origin_commit = from->origin_commit,
+		                        .born = from->born};
 		if (t->to)
-			publish(l, in, t, arena_buffer(a, t->at.entry), &f);
+			log_publish(l, in, t, arena_buffer(a, t->at.entry), &f);
 		intent_input(in, t->at, INTENT_FREE, f.records, f.bytes, 0);
 		in->book[BOOK_records_in] += f.records;
 		in->book[BOOK_bytes_in] += f.bytes;
@@ -331,109 +310,7 @@ static int one_group(struct log_run *l)
 	return trim(l);
 }
 
-/* ---- putting back ---- */
-
-static unsigned producer_of(const struct log_run *l, const struct wal_entry *e)
-{
-	for (unsigned i = 0; i < l->n; i++)
-		if (strcmp(l->w->config->stages[i].name, l->wal.position[e->who].stage) == 0)
-			return i;
-	return UINT32_MAX;
-}
-
-/* The end of this step of the replay: the mark moves on with what was published. */
-static void commit_replay(struct log_run *l, struct intent *in)
-{
-	l->mark.next++;
-	intent_patch(in, 0, &l->mark, sizeof(l->mark));
-	intent_commit(arena_of(l), l->w->slot);
-	unit_ring(l->w, in);
-	l->n_out = 0;
-	atomic_fetch_add_explicit(&l->w->me->progress, 1, memory_order_relaxed);
-}
-
-static void count_damaged(struct log_run *l, const struct wal_entry *e)
-{
-	struct arena *a = arena_of(l);
-	log_error("the log's entry %llu (%u records of %s) is damaged: set aside, it is lost unless its sender "
-		  "has it",
-		  (unsigned long long)e->seq, e->records, l->wal.position[e->who].stage);
-	atomic_fetch_add(&a->h->aside, 1);
-	atomic_fetch_add(&a->h->aside_records, e->records);
-}
-
-/* Puts back one entry into the entries taken for it. */
-static int put_back(struct log_run *l, const struct wal_entry *e, const struct taken *t)
-{
-	struct arena *a = arena_of(l);
-	struct arena_facts f = {.records = e->records,
-				.bytes = e->bytes,
-				.crc = e->crc,
-				.origin_worker = slot_of(l, &l->wal.position[e->who]),
-				.origin_commit = e->commit,
-				.born = worker_monotonic()};
-	struct intent *in = intent_begin(a, l->w->slot);
-	uint8_t *p = t->n_out ? arena_buffer(a, l->out[t->out].entry) : NULL;
-	int r = p ? wal_read(&l->wal, e, p) : 0;
-	if (r < 0)
-		return r;
-	if (r != 0) {
-		count_damaged(l, e);
-		give_back_outputs(l, 0);
-	} else {
-		publish(l, in, t, p, &f);
-		in->book[BOOK_received] += f.records;
-		in->book[BOOK_dead] += t->to == &l->w->dead ? f.records : 0;
-	}
-	l->last_number[e->who] = e->number;
-	commit_replay(l, in);
-	return 0;
-}
-
-/* An entry that a failed or killed predecessor has written before. */
-static bool repeated(const struct log_run *l, const struct wal_entry *e)
-{
-	return e->number <= l->last_number[e->who];
-}
-
-/* Puts back the entry at the mark. Positive: there is no room for it yet. */
-static int replay_one(struct log_run *l)
-{
-	const struct wal_entry *e = wal_entry(&l->wal, l->mark.next);
-	struct taken t = {0};
-	if (!e || !e->records || e->bytes > arena_of(l)->buffer_size || repeated(l, e)) {
-		commit_replay(l, intent_begin(arena_of(l), l->w->slot));
-		return 0;
-	}
-	unsigned i = producer_of(l, e);
-	if (i == UINT32_MAX) {
-		snprintf(l->w->st.why, sizeof(l->w->st.why),
-			 "the log holds chunks of producer %s, which the configuration no longer has: put it back",
-			 l->wal.position[e->who].stage);
-		return -ENOENT;
-	}
-	t.to = destination(l, i, e->records, e->flags & WAL_LETTERS);
-	if (!take_outputs(l, t.to, &t)) {
-		l->blocked = true;
-		return ARENA_E_NONE;
-	}
-	return put_back(l, e, &t);
-}
-
 /* ---- the loop ---- */
-
-/* Room for the entry at the mark. */
-static bool replay_room(struct log_run *l)
-{
-	const struct wal_entry *e = wal_entry(&l->wal, l->mark.next);
-	unsigned i = e ? producer_of(l, e) : UINT32_MAX;
-	struct taken t = {0};
-	if (i == UINT32_MAX)
-		return true;
-	bool room = take_outputs(l, destination(l, i, e->records, e->flags & WAL_LETTERS), &t);
-	give_back_outputs(l, 0);
-	return room;
-}
 
 /* The last look before sleeping is a try: what it takes is written when it returns. */
 static bool something_to_do(struct worker *w, void *arg)
@@ -442,7 +319,7 @@ static bool something_to_do(struct worker *w, void *arg)
 	if (worker_order(w) != ORDER_RUN)
 		return true;
 	if (l->mark.next < l->mark.end)
-		return replay_room(l);
+		return log_replay_room(l);
 	gather(l);
 	return l->n_taken > 0;
 }
@@ -452,19 +329,22 @@ static void say_full(struct log_run *l)
 	char why[ARENA_WHY_MAX];
 	const struct wal_entry *e = wal_entry(&l->wal, l->wal.need);
 	snprintf(why, sizeof(why), "the log is full: what came from %s is not delivered yet",
-		 e ? l->wal.position[e->who].stage : "a producer");
+	         e ? l->wal.position[e->who].stage : "a producer");
 	worker_activity(l->w, ACTIVITY_UNREACHABLE, why);
 }
 
 static int sleep_for_work(struct log_run *l)
 {
 	/* one that is held up by a reader listens to the others as well */
-	int kinds = l->full ? WAITING_ROOM : l->blocked ? WAITING_ROOM | WAITING_INPUT : WAITING_INPUT;
+	int kinds = l->full      ? WAITING_ROOM
+	            : l->blocked ? WAITING_ROOM | WAITING_INPUT
+	                         : WAITING_INPUT;
 	if (l->full)
 		say_full(l);
 	else
 		worker_activity(l->w, l->blocked ? ACTIVITY_BLOCKED : ACTIVITY_IDLE, NULL);
-	int r = worker_sleep(l->w, (enum worker_waiting)kinds, NULL, 0, LINK_NET_NS, something_to_do, l);
+	int r = worker_sleep(l->w, (enum worker_waiting)kinds, NULL, 0, LINK_NET_NS,
+	                     something_to_do, l);
 	return r < 0 ? r : 0;
 }
 
@@ -474,7 +354,8 @@ static int idle(struct log_run *l)
 	struct worker *w = l->w;
 	int r = 0;
 	move_need(l);
-	if (l->full || worker_monotonic() - l->checked > LINK_NET_NS || worker_order(w) != ORDER_RUN)
+	if (l->full || worker_monotonic() - l->checked > LINK_NET_NS ||
+	    worker_order(w) != ORDER_RUN)
 		r = checkpoint(l);
 	if (r < 0)
 		return r;
@@ -493,7 +374,8 @@ static int idle(struct log_run *l)
 static int obey(struct log_run *l)
 {
 	enum worker_order o = worker_order(l->w);
-	if (o == ORDER_PAUSE || o == ORDER_STOP || atomic_load(&l->w->me->reopen) != l->w->reopened) {
+	if (o == ORDER_PAUSE || o == ORDER_STOP ||
+	    atomic_load(&l->w->me->reopen) != l->w->reopened) {
 		move_need(l);
 		int r = checkpoint(l);
 		if (r < 0)
@@ -507,9 +389,9 @@ static int one_step(struct log_run *l)
 {
 	int r;
 	if (l->mark.next < l->mark.end) {
-		r = replay_one(l);
+		r = log_replay_one(l);
 		if (r == 0 && l->mark.next >= l->mark.end) {
-			atomic_store_explicit(&arena_of(l)->h->replaying, 0, memory_order_release);
+			atomic_store_explicit(&log_arena(l)->h->replaying, 0, memory_order_release);
 			log_notice("all that the log held has been put back");
 		}
 		return r > 0 ? sleep_for_work(l) : r;
@@ -540,7 +422,7 @@ static const char *open_problem(int r)
 
 static void find_edges(struct log_run *l)
 {
-	const struct arena_header *h = arena_of(l)->h;
+	const struct arena_header *h = log_arena(l)->h;
 	l->n = l->w->stage->n_outputs - 1;
 	for (unsigned i = 0; i < l->n; i++)
 		for (uint32_t e = 0; e < ARENA_EDGES_MAX; e++)
@@ -560,7 +442,9 @@ static int start(struct log_run *l)
 		return r < 0 ? r : -EUCLEAN;
 	}
 	if (!l->wal.direct)
-		log_notice("%s cannot be written directly here: through the page cache and fdatasync", path);
+		log_notice(
+		        "%s cannot be written directly here: through the page cache and fdatasync",
+		        path);
 	if (l->wal.damaged)
 		log_error("%s: %llu entries are damaged", path, (unsigned long long)l->wal.damaged);
 	memcpy(l->wal.epoch, w->a->h->epoch, sizeof(l->wal.epoch));
@@ -582,6 +466,8 @@ int run_log(struct worker *w)
 		return -ENOMEM;
 	l->w = w;
 	int r = start(l);
+	if (r == 0)
+		r = worker_confine(w);
 	worker_activity(w, ACTIVITY_WORKING, NULL);
 	while (r >= 0) {
 		r = l->n_taken ? 0 : obey(l); /* never leaves or pauses with a group in hand */

@@ -12,7 +12,8 @@ enum {
 	LOG_MARK_MAGIC = 0x4d474f4c,
 };
 
-/* The log stage's position. After a loss of power the master sets it; the worker moves `next` on with each commit. */
+/* The log stage's position. After a loss of power the master sets it; the worker moves `next` on
+ * with each commit. */
 struct log_mark {
 	uint32_t magic, reserved;
 	uint64_t from, next, end; /* entries to be put back: [from, end), those before next are */

@@ -11,6 +11,8 @@
 
 enum {
 	FULL_NS = 100000000,
+	TRICKLE = 16,           /* records between two looks: fewer are slow input */
+	TOGETHER_NS = 2000000, /* slow input is left alone so long: no socket's queue fills up meanwhile */
 };
 
 static const int64_t DRAIN_NS = 2000000000; /* how long a draining producer may empty what it had taken in */
@@ -37,10 +39,24 @@ static int commit_and_tell(struct worker *w)
 	return r;
 }
 
-/* Nothing to take in: sleeps until the stage or the oldest record wants something. */
+/* Whether input comes slowly: the last two looks found little. */
+static bool trickles(const struct worker *w)
+{
+	static uint64_t before;
+	static bool little[2];
+	uint64_t made = w->me->committed.book[BOOK_received] + w->book[BOOK_received];
+	little[1] = little[0];
+	little[0] = made - before <= TRICKLE;
+	before = made;
+	return little[0] && little[1];
+}
+
+/* Nothing to take in: sleeps until the stage or the oldest record wants something. A chunk that lingers waits
+ * anyway, so what comes slowly is not looked at one by one but together, when the chunk is due. */
 static int idle(struct worker *w)
 {
 	int64_t now = worker_monotonic(), timeout = LINK_NET_NS;
+	bool together = trickles(w) && w->born;
 	if (w->born) {
 		int64_t left = w->born + linger(w) - now;
 		if (left <= 0)
@@ -51,9 +67,12 @@ static int idle(struct worker *w)
 	}
 	if (w->st.deadline && w->st.deadline - now < timeout)
 		timeout = w->st.deadline - now;
+	if (together && timeout > TOGETHER_NS)
+		timeout = TOGETHER_NS;
 	if (!w->born)
 		worker_activity(w, ACTIVITY_IDLE, NULL);
-	int r = worker_sleep(w, w->unstored ? WAITING_LOG : WAITING_NOT, w->st.fds, w->st.n_fds, timeout,
+	unsigned n_fds = together ? 0 : w->st.n_fds;
+	int r = worker_sleep(w, w->unstored ? WAITING_LOG : WAITING_NOT, w->st.fds, n_fds, timeout,
 			     unit_log_news, NULL);
 	worker_activity(w, ACTIVITY_WORKING, NULL);
 	if (r >= 0 && w->stage->ops->stored && (!w->born || w->logged))

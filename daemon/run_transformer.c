@@ -45,20 +45,24 @@ static int set_aside_poison(struct worker *w, const struct arena_facts *f, const
 	return r;
 }
 
+/* One record at @p: *@next is set to the byte behind it. */
 static int one_record(struct worker *w, struct unit_input *in, struct record *rec, const uint8_t *p,
-		      size_t len)
+		      const uint8_t *end, const uint8_t **next)
 {
 	const struct arena_facts *f = &w->a->facts[in->at.entry];
 	const char *why = NULL;
 	struct chain_outcome out = {.answer = STAGE_OK};
-	int r = 0;
 	w->in_record = true;
 	w->emitted = 0;
 	w->emitted_before = in->record == in->from_record ? in->from_emitted : 0;
+	int r = record_next(rec, p, end, next, &why);
+	if (!*next)
+		return -EBADMSG; /* the chunk was checked when it was made: memory was overwritten */
+	size_t len = (size_t)(*next - p);
 	if (in->record == f->skip_record) {
 		r = set_aside_poison(w, f, p, len);
 		w->want_commit = true; /* what comes behind it starts with a clean count */
-	} else if ((r = record_open(rec, p, len, &why)) != 0) {
+	} else if (r != 0) {
 		r = r < 0 ? r : unit_letter(w, why, NULL, p, len, false, NULL, 1);
 		w->emitted_here++;
 	} else {
@@ -85,11 +89,9 @@ static int one_chunk(struct worker *w, struct unit_input *in, struct record *rec
 	int64_t from = worker_monotonic();
 	uint32_t n = in->records - in->record;
 	while (in->record < in->records) {
-		const uint8_t *next = mp_skip(p + in->byte, end);
-		if (!next)
-			return -EBADMSG; /* the chunk was checked when it was made: memory was overwritten */
+		const uint8_t *next;
 		atomic_store_explicit(&w->me->hand_record, in->record, memory_order_relaxed);
-		int r = one_record(w, in, rec, p + in->byte, (size_t)(next - (p + in->byte)));
+		int r = one_record(w, in, rec, p + in->byte, end, &next);
 		if (r < 0)
 			return r;
 		in = &w->in[w->n_in - 1]; /* a commit inside moved it to the front */

@@ -377,6 +377,8 @@ static int run(struct ctl *ctl, const struct command *c, int argc, char **argv)
 		return ctl_dead_list(ctl, argc, argv);
 	case COMMAND_dead_show:
 		return ctl_dead_show(ctl, argc, argv);
+	case COMMAND_dead_replay:
+		return ctl_dead_replay(ctl, argc, argv);
 	case COMMAND_dead_purge:
 		return ctl_dead_purge(ctl, argc, argv);
 	case COMMAND_graph:

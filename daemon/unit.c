@@ -22,6 +22,12 @@ static uint32_t max_record(const struct worker *w)
 	return (uint32_t)w->a->buffer_size;
 }
 
+/* Puts dead letters back: what it makes was received once before, and is never dropped for want of room. */
+static bool is_replayer(const struct worker *w)
+{
+	return w->stage->builtin && w->stage->kind == STAGE_PRODUCER;
+}
+
 /* ---- outputs ---- */
 
 static void give_up_output(struct worker *w, struct unit_output *out, unsigned n)
@@ -38,7 +44,7 @@ void unit_give_up(struct worker *w, struct unit_output *out)
 }
 
 /* Takes an entry on every edge that blocks; one that drops may be missing. */
-static bool try_open(struct worker *w, struct unit_output *out)
+bool unit_try_open(struct worker *w, struct unit_output *out)
 {
 	out->p = NULL;
 	for (unsigned i = 0; i < out->n_edges; i++) {
@@ -47,7 +53,8 @@ static bool try_open(struct worker *w, struct unit_output *out)
 		if (!out->missing[i]) {
 			if (!out->p)
 				out->p = arena_buffer(w->a, out->at[i].entry);
-		} else if (!atomic_load_explicit(&w->a->h->edges[e].drop, memory_order_relaxed)) {
+		} else if (is_replayer(w) ||
+			   !atomic_load_explicit(&w->a->h->edges[e].drop, memory_order_relaxed)) {
 			give_up_output(w, out, i);
 			return false;
 		}
@@ -68,7 +75,7 @@ static bool try_open(struct worker *w, struct unit_output *out)
 
 static bool open_now(struct worker *w, void *arg)
 {
-	return try_open(w, arg);
+	return unit_try_open(w, arg);
 }
 
 /* The edge to name when @out cannot be opened: the fullest against its quota. */
@@ -82,9 +89,17 @@ static uint32_t blocking_edge(const struct worker *w, const struct unit_output *
 	return out->edges[0];
 }
 
+/* A producer ordered to drain may have much in hand that was read but not made (a buffer of a file): it need
+ * not be, if the next one finds it again from the position that was just committed. */
+static void leave_draining(struct worker *w)
+{
+	if (w->st.resumes && worker_order(w) == ORDER_DRAIN)
+		worker_leave(w, WORKER_EXIT_STOPPED);
+}
+
 int unit_open(struct worker *w, struct unit_output *out)
 {
-	if (out->open || try_open(w, out))
+	if (out->open || unit_try_open(w, out))
 		return 0;
 	int r = unit_commit(w);
 	return r < 0 ? r : unit_wait_open(w, out);
@@ -92,20 +107,20 @@ int unit_open(struct worker *w, struct unit_output *out)
 
 int unit_wait_open(struct worker *w, struct unit_output *out)
 {
-	while (!out->open && !try_open(w, out)) {
+	while (!out->open && !unit_try_open(w, out)) {
 		atomic_store_explicit(&w->me->blocked_edge, blocking_edge(w, out),
 				      memory_order_relaxed);
 		worker_activity(w, ACTIVITY_BLOCKED, NULL);
 		if (worker_order(w) == ORDER_STOP)
 			worker_leave(w, WORKER_EXIT_STOPPED);
+		leave_draining(w);
 		worker_sleep(w, WAITING_ROOM, NULL, 0, LINK_NET_NS, open_now, out);
 	}
 	worker_activity(w, ACTIVITY_WORKING, NULL);
 	return 0;
 }
 
-/* Room for @need bytes in @out. */
-static int room_for(struct worker *w, struct unit_output *out, size_t need)
+int unit_room(struct worker *w, struct unit_output *out, size_t need)
 {
 	if (need > max_record(w))
 		return STAGE_E_REJECT;
@@ -115,6 +130,7 @@ static int room_for(struct worker *w, struct unit_output *out, size_t need)
 		int r = unit_commit(w);
 		if (r < 0)
 			return r;
+		leave_draining(w);
 	}
 	return unit_open(w, out);
 }
@@ -138,7 +154,7 @@ static void note_record(struct worker *w, struct unit_output *out, size_t len)
 static int host_reserve(struct stage_host *h, size_t need, uint8_t **p, size_t *room)
 {
 	struct worker *w = (struct worker *)h;
-	int r = room_for(w, &w->out[0], need);
+	int r = unit_room(w, &w->out[0], need);
 	if (r != 0)
 		return r;
 	*p = w->out[0].p + w->out[0].used;
@@ -154,7 +170,7 @@ static int host_made(struct stage_host *h, size_t len)
 	if (atomic_load_explicit(&w->me->tap, memory_order_relaxed))
 		worker_tap(w, out->p + out->used, len);
 	note_record(w, out, len);
-	w->book[BOOK_received]++;
+	w->book[is_replayer(w) ? BOOK_replayed : BOOK_received]++;
 	w->book[BOOK_records_in]++;
 	w->book[BOOK_bytes_in] += len;
 	w->book[BOOK_made] += out->n_edges - 1;
@@ -176,7 +192,7 @@ static int host_emit(struct stage_host *h, unsigned output, const struct record 
 	}
 	struct unit_output *out = &w->out[output < w->n_out ? output : 0];
 	size_t size = record_size(rec);
-	int r = room_for(w, out, size);
+	int r = unit_room(w, out, size);
 	if (r != 0)
 		return r;
 	size_t len = record_write(rec, out->p + out->used);
@@ -203,7 +219,7 @@ static int host_reject(struct stage_host *h, const char *why, const void *input,
 	if (r < 0)
 		return r;
 	if (producer) {
-		w->book[BOOK_received]++;
+		w->book[is_replayer(w) ? BOOK_replayed : BOOK_received]++;
 		w->book[BOOK_records_in]++;
 		w->book[BOOK_bytes_in] += len;
 	} else {
@@ -231,55 +247,9 @@ static int host_position(struct stage_host *h, uint32_t off, const void *data, u
 	return 0;
 }
 
-/* Whether the ledger held still from @before: no commit in between, none being carried out. */
-uint64_t unit_commits(const struct arena *a, bool *still)
-{
-	uint64_t sum = 0;
-	for (uint32_t i = 0; i < a->workers; i++) {
-		const struct arena_worker *s = arena_worker(a, i);
-		if (atomic_load_explicit(&s->intent.state, memory_order_acquire) == INTENT_COMMITTED)
-			*still = false;
-		sum += atomic_load_explicit(&s->committed.number, memory_order_acquire);
-	}
-	return sum;
-}
-
-static uint64_t oldest_origin(const struct worker *w, uint64_t none)
-{
-	uint64_t oldest = none;
-	for (uint32_t i = 0; i < w->a->entries; i++) {
-		struct word v = arena_word(w->a, i);
-		if (v.state != WORD_QUEUED && v.state != WORD_CLAIMED)
-			continue;
-		const struct arena_facts *f = &w->a->facts[i];
-		if (f->origin_worker == w->slot && v.edge != w->dead_edge &&
-		    f->origin_commit <= oldest)
-			oldest = f->origin_commit - 1;
-	}
-	return oldest;
-}
-
 static uint64_t host_stored(struct stage_host *h, bool delivered)
 {
-	struct worker *w = (struct worker *)h;
-	uint64_t committed = atomic_load_explicit(&w->me->committed.number, memory_order_relaxed);
-	if (!delivered && !w->logged)
-		return committed;
-	if (!delivered) {
-		uint64_t stored = unit_log_stored(w, committed);
-		w->unstored = stored < committed ? stored + 1 : 0;
-		return stored;
-	}
-	if (unit_log_replaying(w))
-		return 0;
-	for (unsigned tries = 0; tries < 16; tries++) {
-		bool still = true;
-		uint64_t before = unit_commits(w->a, &still);
-		uint64_t oldest = oldest_origin(w, committed);
-		if (unit_commits(w->a, &still) == before && still)
-			return oldest;
-	}
-	return 0; /* too lively: the next call will tell */
+	return unit_stored((struct worker *)h, delivered);
 }
 
 void unit_init(struct worker *w, const uint32_t *edge_number)
@@ -300,6 +270,10 @@ void unit_init(struct worker *w, const uint32_t *edge_number)
 		for (; at && out->edges[at - 1] > edge_number[i]; at--)
 			out->edges[at] = out->edges[at - 1];
 		out->edges[at] = edge_number[i];
+	}
+	if (is_replayer(w)) { /* an edge that others fill too */
+		w->out[0].edges[0] = edge_number[w->stage->replay_edge];
+		w->out[0].n_edges = 1;
 	}
 	w->dead.edges[0] = w->dead_edge = edge_number[cfg->dead_edge];
 	w->dead.n_edges = 1;
@@ -581,116 +555,4 @@ void unit_rewind(struct worker *w)
 		w->in[i].byte = w->in[i].from_byte;
 		w->in[i].done = false;
 	}
-}
-
-/* ---- dead letters ---- */
-
-enum {
-	LETTER_SLACK = 1024, /* bytes of a letter besides its input */
-};
-
-bool unit_letter_fits(struct worker *w, size_t len)
-{
-	size_t need = len + LETTER_SLACK;
-	if (need > max_record(w))
-		need = max_record(w);
-	if (!w->dead.open)
-		return try_open(w, &w->dead);
-	return max_record(w) - w->dead.used >= need;
-}
-
-static void put_str(struct buf *b, const char *s, size_t len)
-{
-	if (buf_room(b, MP_HEAD_MAX + len) < 0)
-		return;
-	b->len = (size_t)(mp_write_str(b->p + b->len, s, (uint32_t)len) - b->p);
-}
-
-static void put_pair(struct buf *b, const char *key, const char *value)
-{
-	put_str(b, key, strlen(key));
-	put_str(b, value, strlen(value));
-}
-
-static void put_uint(struct buf *b, const char *key, uint64_t v)
-{
-	put_str(b, key, strlen(key));
-	if (buf_room(b, MP_HEAD_MAX) == 0)
-		b->len = (size_t)(mp_write_uint(b->p + b->len, v) - b->p);
-}
-
-static void put_input(struct worker *w, struct buf *b, const void *input, size_t len, bool is_record)
-{
-	size_t most = max_record(w) - LETTER_SLACK;
-	put_str(b, "input", 5);
-	if (is_record && len <= most) {
-		buf_add(b, input, len);
-		return;
-	}
-	size_t n = len <= most ? len : most;
-	while (n < len && n && ((const uint8_t *)input)[n] >> 6 == 2)
-		n--; /* do not cut inside a character */
-	if (buf_room(b, MP_HEAD_MAX + n) < 0)
-		return;
-	bool text = !is_record && mp_utf8_valid(input, n);
-	uint8_t *end = text ? mp_write_str(b->p + b->len, input, (uint32_t)n)
-			    : mp_write_bin(b->p + b->len, input, (uint32_t)n);
-	b->len = (size_t)(end - b->p);
-}
-
-static void format_time(char *out, size_t size, int64_t ns)
-{
-	time_t s = (time_t)(ns / 1000000000);
-	struct tm tm;
-	gmtime_r(&s, &tm);
-	size_t n = strftime(out, size, "%Y-%m-%dT%H:%M:%S", &tm);
-	snprintf(out + n, size - n, ".%06dZ", (int)(ns % 1000000000 / 1000));
-}
-
-static void write_letter(struct worker *w, const char *why, const char *step, const void *input,
-			 size_t len, bool is_record, const char *at, uint32_t attempts)
-{
-	struct buf *b = &w->letter;
-	char text[STAGE_WHY_MAX + 64];
-	b->len = 0;
-	if (buf_room(b, len + LETTER_SLACK) < 0)
-		return;
-	b->len = (size_t)(mp_write_map_head(b->p, 7) - b->p);
-	snprintf(text, sizeof(text), "%02x%02x%02x%02x-%u-%llu-%u", w->a->h->epoch[0],
-		 w->a->h->epoch[1], w->a->h->epoch[2], w->a->h->epoch[3], w->slot,
-		 (unsigned long long)atomic_load(&w->me->committed.number) + 1, w->dead.records);
-	put_pair(b, "id", text);
-	format_time(text, sizeof(text), worker_realtime());
-	put_pair(b, "at", text);
-	if (step)
-		snprintf(text, sizeof(text), "%s/%s", w->stage->name, step);
-	else
-		snprintf(text, sizeof(text), "%s", w->stage->name);
-	put_pair(b, "stage", text);
-	snprintf(text, sizeof(text), "%s", why ? why : "?");
-	put_pair(b, "error", text);
-	put_input(w, b, input, len, is_record);
-	snprintf(text, sizeof(text), "%s", at ? at : "");
-	put_pair(b, "position", text);
-	put_uint(b, "attempts", attempts);
-}
-
-int unit_letter(struct worker *w, const char *why, const char *step, const void *input, size_t len,
-		bool is_record, const char *at, uint32_t attempts)
-{
-	if (w->stage->builtin) { /* a letter about a letter would go round for ever */
-		log_error("dead letter cannot be written: %s", why);
-		stats_add(&w->me->stats, STAT_errors_data, 1); /* its record is in the books already, as dead */
-		return 0;
-	}
-	write_letter(w, why, step, input, len, is_record, at, attempts);
-	int r = room_for(w, &w->dead, w->letter.len);
-	if (r != 0)
-		return r < 0 ? r : -EMSGSIZE;
-	memcpy(w->dead.p + w->dead.used, w->letter.p, w->letter.len);
-	w->dead.used += (uint32_t)w->letter.len;
-	w->dead.records++;
-	w->book[w->dead.missing[0] ? BOOK_dropped : BOOK_dead]++;
-	stats_add(&w->me->stats, STAT_errors_data, 1);
-	return 0;
 }

@@ -1,14 +1,16 @@
 /*
- * A producer's side of the log (arena.sync): what it commits reaches its readers by way of the built-in log.
+ * A producer's side of the log (arena.sync): what it commits reaches its readers by way of the
+ * built-in log.
  *
- * The hard idea: the position must become durable together with the records it speaks of, neither before them
- * (their sender would be told that they are stored) nor without what was committed before. So every commit that
- * changes the position has a chunk on the edge to the log, with the position's patches in the tail of its buffer. A
- * commit without any record gets a bare chunk for that. When a commit has two chunks (records, dead letters) the
- * patches are with the later one; the log keeps the order.
+ * The hard idea: the position must become durable together with the records it speaks of, neither
+ * before them (their sender would be told that they are stored) nor without what was committed
+ * before. So every commit that changes the position has a chunk on the edge to the log, with the
+ * position's patches in the tail of its buffer. A commit without any record gets a bare chunk for
+ * that. When a commit has two chunks (records, dead letters) the patches are with the later one;
+ * the log keeps the order.
  *
- * Invariant: a chunk leaves the edge to the log only when it is durable. So the lowest commit still on that edge
- * is the first that must not be acknowledged.
+ * Invariant: a chunk leaves the edge to the log only when it is durable. So the lowest commit still
+ * on that edge is the first that must not be acknowledged.
  */
 #include "daemon/worker.h"
 
@@ -16,8 +18,9 @@
 
 void unit_log_init(struct worker *w)
 {
+	/* a replayer keeps its input until all of it is delivered, and needs no log */
 	w->logged = w->config->log_stage != UINT32_MAX && w->stage->kind == STAGE_PRODUCER &&
-		    w->out[0].n_edges == 1;
+	            !w->stage->builtin && w->out[0].n_edges == 1;
 	if (w->logged)
 		w->dead.edges[0] = w->out[0].edges[0];
 }
@@ -37,7 +40,8 @@ uint64_t unit_log_stored(const struct worker *w, uint64_t committed)
 	return stored;
 }
 
-/* The log still has to put back chunks of before a loss of power: nobody knows yet which of them are delivered. */
+/* The log still has to put back chunks of before a loss of power: nobody knows yet which of them
+ * are delivered. */
 bool unit_log_replaying(const struct worker *w)
 {
 	return atomic_load_explicit(&w->a->h->replaying, memory_order_acquire) != 0;

@@ -207,6 +207,7 @@ static void fill_stage(struct worker *w)
 	st->max_record = w->a->buffer_size;
 	st->position = w->position;
 	st->position_fresh = !(w->me->committed.flags & COMMITTED_POSITION);
+	st->cut_off = st->position_fresh && (w->me->committed.flags & COMMITTED_CUT_OFF);
 	memcpy(st->commit_id.epoch, w->a->h->epoch, sizeof(st->commit_id.epoch));
 	st->commit_id.worker = w->slot;
 	st->commit_id.number = atomic_load(&w->me->committed.number) + 1;
@@ -256,6 +257,8 @@ static int make_chain(struct worker *w)
 	}
 	int r = chain_init(&w->chain, s->name, s->steps, s->n_steps, &w->host, w->me->ordinal,
 			   s->workers, w->a->buffer_size);
+	for (unsigned i = 0; r == 0 && i < w->chain.n; i++)
+		w->chain.steps[i].doubt_from = w->a->h->rebuilt ? w->a->h->doubt_from : 0;
 	w->chain.env = w->state;
 	w->chain.hand = &w->me->hand_step;
 	return r;
@@ -339,7 +342,7 @@ static void confine_birth(struct worker *w)
 }
 
 /* After the stage's open, before the first record: system calls. */
-static int confine_rest(struct worker *w)
+int worker_confine(struct worker *w)
 {
 	if (w->config->confine == CONFINE_OFF)
 		return 0;
@@ -357,7 +360,7 @@ static int run(struct worker *w)
 	if (r == 0)
 		r = open_patiently(w);
 	if (r == 0)
-		r = confine_rest(w);
+		r = worker_confine(w);
 	if (r < 0)
 		return r;
 	worker_activity(w, ACTIVITY_WORKING, NULL);

@@ -6,7 +6,9 @@
  *
  * worker.c   the process: start, orders, waiting, leaving
  * unit.c     what is committed as one: outputs, letters, position, figures
- * unit_log.c what a producer does more when there is a log
+ * unit_letter.c  dead letters
+ * unit_log.c     what a producer does more when there is a log
+ * unit_stored.c  what a producer may acknowledge
  * run_*.c    the loop of each kind
  *
  * Leaving is always safe, at any instruction: what was not committed is undone by the repair. An orderly
@@ -140,6 +142,8 @@ int worker_blameless(struct worker *w, int r);
 /* Does what can be done at any safe point: pauses while ordered to, reopens files, leaves when ordered to stop.
  * Nothing may be uncommitted. */
 void worker_safe_point(struct worker *w);
+/* Gives up all that what runs does not need, once it has opened its files. 0 or -errno. */
+int worker_confine(struct worker *w);
 /* Copies a record to whoever taps this stage. */
 void worker_tap(struct worker *w, const uint8_t *rec, size_t len);
 
@@ -147,6 +151,11 @@ void worker_tap(struct worker *w, const uint8_t *rec, size_t len);
 void unit_init(struct worker *w, const uint32_t *edge_number);
 /* Opens @out for writing: waits for room. May commit what is in hand first. 0 or -errno. */
 int unit_open(struct worker *w, struct unit_output *out);
+/* The same without waiting: false when there is no room. */
+bool unit_try_open(struct worker *w, struct unit_output *out);
+/* Room for @need bytes in @out: ends the unit first when the output has less. 0, STAGE_E_REJECT (no buffer holds
+ * that much), -errno. */
+int unit_room(struct worker *w, struct unit_output *out, size_t need);
 /* Whether anything is in hand that a commit would make true. */
 bool unit_pending(const struct worker *w);
 /* Commits what is in hand. 0 or -errno. */
@@ -164,6 +173,8 @@ bool unit_letter_fits(struct worker *w, size_t len);
 /* The sum of all commit numbers; *@still becomes false when one is being carried out. Equal sums around a look mean
  * that the ledger held still. */
 uint64_t unit_commits(const struct arena *a, bool *still);
+/* How many commits of this producer may be acknowledged. */
+uint64_t unit_stored(struct worker *w, bool delivered);
 /* Opens @out, whatever it takes; nothing else may be open. 0 or -errno. */
 int unit_wait_open(struct worker *w, struct unit_output *out);
 /* Gives an open output back unused. */

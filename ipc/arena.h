@@ -182,6 +182,7 @@ struct intent {
 enum {
 	COMMITTED_ENDED = 1 << 0,    /* the stage said "no more, ever", or has flushed */
 	COMMITTED_POSITION = 1 << 1, /* a position was committed */
+	COMMITTED_CUT_OFF = 1 << 2,  /* the machine lost its power while this stage was at work */
 };
 
 /* What a worker has committed. */
@@ -382,6 +383,8 @@ int arena_worker_assign(struct arena *a, const char *stage, uint32_t ordinal, ui
 /* Moves the figures of a slot without a process and without entries into its stage's book and frees it.
  * @heir: see struct arena_book. Repeatable after a crash: arena_retire_finish. */
 int arena_worker_retire(struct arena *a, uint32_t slot, const char *heir);
+/* The same into the book of @stage, another than the slot's own. */
+int arena_worker_retire_as(struct arena *a, uint32_t slot, const char *stage, const char *heir);
 void arena_retire_finish(struct arena *a);
 /* Drops a QUEUED chunk, counted as dropped by @stage. Returns the records dropped. Master only, and only when no
  * worker reads that edge. Repeatable after a crash, as above. */

@@ -412,8 +412,13 @@ static struct arena_book *begin_retire(struct arena *a, const char *stage)
 
 int arena_worker_retire(struct arena *a, uint32_t slot, const char *heir)
 {
-	struct arena_worker *s = arena_worker(a, slot);
-	struct arena_book *b = begin_retire(a, s->stage);
+	return arena_worker_retire_as(a, slot, arena_worker(a, slot)->stage, heir);
+}
+
+int arena_worker_retire_as(struct arena *a, uint32_t slot, const char *stage, const char *heir)
+{
+	const struct arena_worker *s = arena_worker(a, slot);
+	struct arena_book *b = begin_retire(a, stage);
 	put_name(b->heir, sizeof(b->heir), heir ? heir : "");
 	a->h->retire.slot = slot;
 	for (unsigned i = 0; i < BOOK_COUNT; i++)

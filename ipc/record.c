@@ -186,8 +186,6 @@ static int refuse(struct record *r, const char **why, const char *text)
 static const uint8_t *walk(struct record *r, const uint8_t *p, const uint8_t *end, uint32_t n,
                            const char **why)
 {
-	uint64_t bloom[4] = {0};
-	bool few = n <= BLOOM_FIELDS;
 	size_t size = 0;
 	struct field *f = r->fields;
 
@@ -203,15 +201,6 @@ static const uint8_t *walk(struct record *r, const uint8_t *p, const uint8_t *en
 			*why = "truncated, invalid or too deeply nested msgpack";
 			return NULL;
 		}
-		if (few) {
-			unsigned bit = bloom_bit(key.p, key.len);
-			uint64_t mask = (uint64_t)1 << (bit & 63);
-			if ((bloom[bit >> 6] & mask) && among(r->fields, i, key.p, key.len)) {
-				*why = "the same key twice";
-				return NULL;
-			}
-			bloom[bit >> 6] |= mask;
-		}
 		*f = (struct field){key.p, val, key.len, (uint32_t)(p - val)};
 		size += field_size(f);
 	}
@@ -220,14 +209,12 @@ static const uint8_t *walk(struct record *r, const uint8_t *p, const uint8_t *en
 	return p;
 }
 
-int record_open(struct record *r, const uint8_t *p, size_t len, const char **why)
+/* Opens the map at @p: *@next is the byte behind it. */
+static int open_map(struct record *r, const uint8_t *p, const uint8_t *end, const uint8_t **next,
+                    const char **why)
 {
 	struct mp map;
-	const uint8_t *end = p + len;
-
 	record_clear(r);
-	if (len > UINT32_MAX)
-		return refuse(r, why, "larger than 4 GiB");
 	p = mp_read(p, end, &map);
 	if (!p || map.type != MP_MAP)
 		return refuse(r, why, p ? "not a map" : "truncated or invalid msgpack");
@@ -237,14 +224,53 @@ int record_open(struct record *r, const uint8_t *p, size_t len, const char **why
 	p = walk(r, p, end, map.n, why);
 	if (!p)
 		return refuse(r, why, *why);
-	if (p != end)
+	*next = p;
+	return 0;
+}
+
+int record_next(struct record *r, const uint8_t *p, const uint8_t *end, const uint8_t **next,
+                const char **why)
+{
+	int err = open_map(r, p, end, next, why);
+	if (err != 0)
+		*next = mp_skip(p, end);
+	return err;
+}
+
+/* True when two of the few fields have the same key. */
+static bool check_few(const struct record *r)
+{
+	uint64_t bloom[4] = {0};
+	for (uint32_t i = 0; i < r->n; i++) {
+		const struct field *f = &r->fields[i];
+		unsigned bit = bloom_bit(f->key, f->key_len);
+		uint64_t mask = (uint64_t)1 << (bit & 63);
+		if ((bloom[bit >> 6] & mask) && among(r->fields, i, f->key, f->key_len))
+			return true;
+		bloom[bit >> 6] |= mask;
+	}
+	return false;
+}
+
+int record_open(struct record *r, const uint8_t *p, size_t len, const char **why)
+{
+	const uint8_t *next;
+	if (len > UINT32_MAX) {
+		record_clear(r);
+		return refuse(r, why, "larger than 4 GiB");
+	}
+	int err = open_map(r, p, p + len, &next, why);
+	if (err != 0)
+		return err;
+	if (next != p + len)
 		return refuse(r, why, "bytes behind the map");
 	bool twice = false;
-	if (map.n > BLOOM_FIELDS) {
+	if (r->n <= BLOOM_FIELDS)
+		twice = check_few(r);
+	else
 		err = check_many(r, &twice);
-		if (err < 0)
-			return err;
-	}
+	if (err < 0)
+		return err;
 	return twice ? refuse(r, why, "the same key twice") : 0;
 }
 
@@ -266,15 +292,37 @@ size_t record_size(const struct record *r)
 	return mp_map_head_size(r->n) + r->size;
 }
 
+static uint8_t *put(uint8_t *p, const uint8_t *from, const uint8_t *to)
+{
+	if (to > from)
+		memcpy(p, from, (size_t)(to - from));
+	return p + (to - from);
+}
+
+/* True when the field's bytes, with the head that would be written, start at @at. */
+static inline bool follows(const struct field *f, const uint8_t *at)
+{
+	return f->key == at + 1 && f->key_len < 32 && *at == (0xa0 | f->key_len) &&
+	       f->val == f->key + f->key_len;
+}
+
 size_t record_write(const struct record *r, uint8_t *p)
 {
+	const struct field *f = r->fields, *last = f + r->n;
 	uint8_t *start = p;
 	p = mp_write_map_head(p, r->n);
-	for (uint32_t i = 0; i < r->n; i++) {
-		const struct field *f = &r->fields[i];
-		p = mp_write_str(p, f->key, f->key_len);
-		memcpy(p, f->val, f->val_len);
-		p += f->val_len;
+	while (f < last) {
+		p = mp_write_str_head(p, f->key_len);
+		const uint8_t *from = f->key;
+		if (f->val != from + f->key_len) {
+			p = put(p, from, from + f->key_len);
+			from = f->val;
+		}
+		const uint8_t *end = f->val + f->val_len;
+		/* fields that lie one behind the other as they were are copied as one */
+		for (f++; f < last && follows(f, end); f++)
+			end = f->val + f->val_len;
+		p = put(p, from, end);
 	}
 	return (size_t)(p - start);
 }
@@ -436,13 +484,6 @@ static void field_value(struct record *r, struct field *f, const uint8_t *val, s
 	r->size = r->size - f->val_len + len;
 	f->val = val;
 	f->val_len = (uint32_t)len;
-}
-
-static uint8_t *put(uint8_t *p, const uint8_t *from, const uint8_t *to)
-{
-	if (to > from)
-		memcpy(p, from, (size_t)(to - from));
-	return p + (to - from);
 }
 
 /* Writes @val inside a map for each part of @path: "b.c" -> "b": {"c": val}, the outermost key

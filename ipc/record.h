@@ -52,6 +52,12 @@ void record_clear(struct record *r);
  * written or cleared. 0, RECORD_E_INVALID (@why: a static text), -ENOMEM. */
 int record_open(struct record *r, const uint8_t *p, size_t len, const char **why);
 
+/* Opens the next record of a chunk, at @p < @end, and says where it ends in *@next (set also with
+ * RECORD_E_INVALID when the bytes are one msgpack value, else NULL). A key that stands twice is not looked for:
+ * whoever put the record into the chunk did. */
+int record_next(struct record *r, const uint8_t *p, const uint8_t *end, const uint8_t **next,
+		const char **why);
+
 /* @dst becomes a copy of @src that shares its bytes: both must be gone before the bytes are. */
 int record_share(struct record *dst, const struct record *src);
 

@@ -1,10 +1,11 @@
 /*
- * Appending to the log: heads, groups, the ring's room, checkpoints. Reading it stands in wal_open.c; what it is
- * for, and why a failed write ends it, in wal.h.
+ * Appending to the log: heads, groups, the ring's room, checkpoints. Reading it stands in
+ * wal_open.c; what it is for, and why a failed write ends it, in wal.h.
  *
- * Room: entries from tail_seq on, as the last checkpoint on the disk has it, are never overwritten. Moving w->need on
- * frees nothing until a checkpoint says so, since after a loss of power the search begins at the checkpoint's tail.
- * An entry is never split over the ring's end; a group that meets it is written as two groups.
+ * Room: entries from tail_seq on, as the last checkpoint on the disk has it, are never overwritten.
+ * Moving w->need on frees nothing until a checkpoint says so, since after a loss of power the
+ * search begins at the checkpoint's tail. An entry is never split over the ring's end; a group that
+ * meets it is written as two groups.
  */
 #include "ipc/wal.h"
 
@@ -60,8 +61,8 @@ struct wal_position *wal_position(struct wal *w, const char *stage, uint32_t ord
 	return p;
 }
 
-int wal_set_position(struct wal *w, const char *stage, uint32_t ordinal, const void *bytes, uint32_t len,
-		     uint64_t commit)
+int wal_set_position(struct wal *w, const char *stage, uint32_t ordinal, const void *bytes,
+                     uint32_t len, uint64_t commit)
 {
 	struct wal_position *p = wal_position(w, stage, ordinal, true);
 	if (!p || len > WAL_POSITION_MAX)
@@ -105,7 +106,8 @@ static struct place start_place(const struct wal *w)
 	return (struct place){w->next_at, w->tail_at, w->next_seq == w->tail_seq};
 }
 
-/* The place of an entry of @size behind the one before it; moves @p behind it. 0: there is no room. */
+/* The place of an entry of @size behind the one before it; moves @p behind it. 0: there is no room.
+ */
 static uint64_t place(const struct wal *w, struct place *p, uint64_t size)
 {
 	uint64_t at = p->at;
@@ -162,7 +164,7 @@ static uint64_t span(const struct wal *w, uint64_t seq)
 	if (!e)
 		return 0;
 	return w->next_at > e->at ? w->next_at - e->at
-				  : w->ring_end - w->ring_at - (e->at - w->next_at);
+	                          : w->ring_end - w->ring_at - (e->at - w->next_at);
 }
 
 uint64_t wal_used(const struct wal *w)
@@ -183,27 +185,27 @@ struct run {
 	uint64_t at, bytes;
 };
 
-static void put_head(struct wal *w, const struct wal_item *it, uint64_t seq, uint64_t group, uint64_t at,
-		     uint8_t *to, uint32_t *bytes)
+static void put_head(struct wal *w, const struct wal_item *it, uint64_t seq, uint64_t group,
+                     uint64_t at, uint8_t *to, uint32_t *bytes)
 {
 	bool in_line;
 	*bytes = head_bytes(it, &in_line);
 	struct wal_head h = {.magic = WAL_ENTRY_MAGIC,
-			     .head_bytes = *bytes,
-			     .run = w->run,
-			     .seq = seq,
-			     .at = at,
-			     .group = group,
-			     .need = w->need,
-			     .commit = it->commit,
-			     .number = it->number,
-			     .ordinal = it->ordinal,
-			     .slot = it->slot,
-			     .flags = it->flags | (in_line ? WAL_INLINE : 0),
-			     .records = it->records,
-			     .bytes = it->bytes,
-			     .data_crc = it->crc,
-			     .patch_bytes = it->patch_bytes};
+	                     .head_bytes = *bytes,
+	                     .run = w->run,
+	                     .seq = seq,
+	                     .at = at,
+	                     .group = group,
+	                     .need = w->need,
+	                     .commit = it->commit,
+	                     .number = it->number,
+	                     .ordinal = it->ordinal,
+	                     .slot = it->slot,
+	                     .flags = it->flags | (in_line ? WAL_INLINE : 0),
+	                     .records = it->records,
+	                     .bytes = it->bytes,
+	                     .data_crc = it->crc,
+	                     .patch_bytes = it->patch_bytes};
 	memcpy(h.id, w->id, sizeof(h.id));
 	memcpy(h.epoch, w->epoch, sizeof(h.epoch));
 	memcpy(h.stage, it->stage, strnlen(it->stage, sizeof(h.stage) - 1));
@@ -238,23 +240,23 @@ static void add_iov(struct run *r, const void *p, uint64_t bytes)
 	r->bytes += bytes;
 }
 
-static struct wal_entry *note_entry(struct wal *w, const struct wal_item *it, uint64_t seq, uint64_t at,
-				    uint64_t group)
+static struct wal_entry *note_entry(struct wal *w, const struct wal_item *it, uint64_t seq,
+                                    uint64_t at, uint64_t group)
 {
 	struct wal_entry *e = &w->index[seq % w->cap];
 	bool in_line;
 	head_bytes(it, &in_line);
 	*e = (struct wal_entry){.seq = seq,
-				.at = at,
-				.commit = it->commit,
-				.number = it->number,
-				.size = (uint32_t)entry_size(it),
-				.records = it->records,
-				.bytes = it->bytes,
-				.crc = it->crc,
-				.slot = it->slot,
-				.flags = (uint16_t)(it->flags | (in_line ? WAL_INLINE : 0)),
-				.group = group};
+	                        .at = at,
+	                        .commit = it->commit,
+	                        .number = it->number,
+	                        .size = (uint32_t)entry_size(it),
+	                        .records = it->records,
+	                        .bytes = it->bytes,
+	                        .crc = it->crc,
+	                        .slot = it->slot,
+	                        .flags = (uint16_t)(it->flags | (in_line ? WAL_INLINE : 0)),
+	                        .group = group};
 	memcpy(e->epoch, w->epoch, sizeof(e->epoch));
 	return e;
 }
@@ -337,10 +339,10 @@ static uint32_t put_positions(const struct wal *w, struct wal_checkpoint *c, uin
 			len--;
 		struct wal_saved *s = &c->saved[c->n++];
 		*s = (struct wal_saved){.ordinal = p->ordinal,
-					.len = len,
-					.commit = p->commit,
-					.number = p->number,
-					.seq = p->seq};
+		                        .len = len,
+		                        .commit = p->commit,
+		                        .number = p->number,
+		                        .seq = p->seq};
 		memcpy(s->stage, p->stage, sizeof(s->stage));
 		memcpy(to + bytes, p->bytes, len);
 		bytes += len;
@@ -366,10 +368,10 @@ static void find_tail(const struct wal *w, uint64_t *seq, uint64_t *at)
 int wal_checkpoint(struct wal *w)
 {
 	struct wal_checkpoint c = {.magic = WAL_CHECKPOINT_MAGIC,
-				   .generation = w->generation + 1,
-				   .run = w->run,
-				   .next_seq = w->next_seq,
-				   .next_at = w->next_at};
+	                           .generation = w->generation + 1,
+	                           .run = w->run,
+	                           .next_seq = w->next_seq,
+	                           .next_at = w->next_at};
 	if (w->failed)
 		return -EIO;
 	memcpy(c.id, w->id, sizeof(c.id));

@@ -1,6 +1,6 @@
 /*
- * How the log lies on the disk; shared by wal.c and wal_open.c, nobody else's business. Byte order is the
- * machine's: the file does not travel.
+ * How the log lies on the disk; shared by wal.c and wal_open.c, nobody else's business. Byte order
+ * is the machine's: the file does not travel.
  */
 #pragma once
 
@@ -12,7 +12,7 @@ enum {
 	WAL_BYTES_PER_ENTRY = 16384, /* of the ring: how many entries are kept track of */
 };
 
-#define WAL_ENTRY_MAGIC UINT64_C(0x4c57534543554c53)
+#define WAL_ENTRY_MAGIC      UINT64_C(0x4c57534543554c53)
 #define WAL_CHECKPOINT_MAGIC UINT64_C(0x4b43534543554c53)
 
 /* Block 0; written once. */
@@ -36,7 +36,7 @@ _Static_assert(sizeof(struct wal_saved) == 96, "on disk");
 
 struct wal_checkpoint {
 	uint64_t magic;
-	uint32_t crc; /* of all of it with crc 0 */
+	uint32_t crc;   /* of all of it with crc 0 */
 	uint32_t bytes; /* of all of it: this block and the positions' bytes */
 	uint8_t id[16];
 	uint64_t generation, run;
@@ -55,8 +55,8 @@ struct wal_head {
 	uint8_t id[16];
 	uint8_t epoch[16];
 	uint64_t run, seq, at;
-	uint64_t group;      /* seq of the first entry that was written with it */
-	uint64_t need;       /* the oldest entry that was needed then */
+	uint64_t group; /* seq of the first entry that was written with it */
+	uint64_t need;  /* the oldest entry that was needed then */
 	uint64_t commit, number;
 	char stage[WAL_NAME_MAX];
 	uint32_t ordinal, slot;
@@ -67,7 +67,8 @@ struct wal_head {
 _Static_assert(sizeof(struct wal_head) == 200, "on disk");
 
 enum {
-	WAL_HEAD_MAX = (sizeof(struct wal_head) + WAL_PATCHES_MAX + WAL_BLOCK - 1) / WAL_BLOCK * WAL_BLOCK,
+	WAL_HEAD_MAX =
+	        (sizeof(struct wal_head) + WAL_PATCHES_MAX + WAL_BLOCK - 1) / WAL_BLOCK * WAL_BLOCK,
 };
 
 extern const char wal_magic[8];

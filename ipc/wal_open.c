@@ -1,13 +1,13 @@
 /*
  * Making the log and reading it: which checkpoint counts, where the entries are, where they end.
  *
- * From the checkpoint's tail on each entry says where the next one begins. Where none is found, the search goes on
- * over SEARCH bytes for one of a later group: that one proves that what lies between is damage of something that was
- * whole (counted, skipped). Without such proof the log ends there. The last group's records are checked too, before
- * anything of it counts.
+ * From the checkpoint's tail on each entry says where the next one begins. Where none is found, the
+ * search goes on over SEARCH bytes for one of a later group: that one proves that what lies between
+ * is damage of something that was whole (counted, skipped). Without such proof the log ends there.
+ * The last group's records are checked too, before anything of it counts.
  *
- * Limits: damage of more than SEARCH bytes in a row ends the log early, and what lies behind it is not
- * found; a damaged record of an older group is found when it is read.
+ * Limits: damage of more than SEARCH bytes in a row ends the log early, and what lies behind it is
+ * not found; a damaged record of an older group is found when it is read.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -53,7 +53,8 @@ static int write_all(int fd, const void *p, size_t len, off_t at)
 	return 0;
 }
 
-/* Written and not only allocated: the first write to an allocated block costs the file system a journal entry. */
+/* Written and not only allocated: the first write to an allocated block costs the file system a
+ * journal entry. */
 static int fill(int fd, uint64_t size)
 {
 	int r = -posix_fallocate(fd, 0, (off_t)size);
@@ -73,11 +74,11 @@ static int write_start(int fd, struct wal_file *f)
 	f->crc = crc32c(0, f, sizeof(*f));
 	memcpy(block, f, sizeof(*f));
 	struct wal_checkpoint c = {.magic = WAL_CHECKPOINT_MAGIC,
-				   .bytes = WAL_BLOCK,
-				   .next_seq = 1,
-				   .next_at = f->ring_at,
-				   .tail_seq = 1,
-				   .tail_at = f->ring_at};
+	                           .bytes = WAL_BLOCK,
+	                           .next_seq = 1,
+	                           .next_at = f->ring_at,
+	                           .tail_seq = 1,
+	                           .tail_at = f->ring_at};
 	memcpy(c.id, f->id, sizeof(c.id));
 	memcpy(block + WAL_BLOCK, &c, sizeof(c));
 	c.crc = crc32c(0, block + WAL_BLOCK, WAL_BLOCK);
@@ -147,8 +148,8 @@ static bool sound_head(const struct wal *w, const struct wal_head *h, uint64_t a
 {
 	uint64_t end = at + h->head_bytes + (h->flags & WAL_INLINE ? 0 : wal_up(h->bytes));
 	uint64_t in_line = h->flags & WAL_INLINE ? h->bytes : 0;
-	return h->magic == WAL_ENTRY_MAGIC && memcmp(h->id, w->id, sizeof(h->id)) == 0 && h->at == at &&
-	       h->head_bytes >= WAL_BLOCK && h->head_bytes <= WAL_HEAD_MAX &&
+	return h->magic == WAL_ENTRY_MAGIC && memcmp(h->id, w->id, sizeof(h->id)) == 0 &&
+	       h->at == at && h->head_bytes >= WAL_BLOCK && h->head_bytes <= WAL_HEAD_MAX &&
 	       h->head_bytes % WAL_BLOCK == 0 && h->patch_bytes <= WAL_PATCHES_MAX &&
 	       sizeof(*h) + h->patch_bytes + in_line <= h->head_bytes && end <= w->ring_end &&
 	       h->stage[WAL_NAME_MAX - 1] == 0 && h->stage[0];
@@ -177,12 +178,13 @@ static const uint8_t *head_at(struct wal *w, struct window *win, uint64_t at, st
 
 struct scan {
 	struct window win;
-	uint64_t seq, at;  /* what is looked for */
-	uint64_t run;      /* at least */
-	uint64_t fixed;    /* the checkpoint's next_seq: what is before it was whole once, from it on run counts */
+	uint64_t seq, at; /* what is looked for */
+	uint64_t run;     /* at least */
+	uint64_t fixed;   /* the checkpoint's next_seq: what is before it was whole once, from it on
+	                     run counts */
 	uint64_t fixed_at;
-	uint64_t group;    /* of the last entry */
-	uint64_t need;     /* as the last entry says */
+	uint64_t group; /* of the last entry */
+	uint64_t need;  /* as the last entry says */
 	bool have_first;
 	struct wal_head first; /* the one at the ring's beginning */
 };
@@ -192,26 +194,27 @@ static bool expected(const struct scan *s, const struct wal_head *h)
 	return h->seq == s->seq && (h->seq < s->fixed || h->run >= s->run);
 }
 
-/* Notes an entry whose head is in @h. False: no room to keep track of it (the file is another's work). */
+/* Notes an entry whose head is in @h. False: no room to keep track of it (the file is another's
+ * work). */
 static bool keep(struct wal *w, struct scan *s, const struct wal_head *h)
 {
 	struct wal_position *p = wal_position(w, h->stage, h->ordinal, true);
 	if (!p || h->seq - w->tail_seq >= w->cap)
 		return false;
 	struct wal_entry *e = &w->index[h->seq % w->cap];
-	*e = (struct wal_entry){.seq = h->seq,
-				.at = h->at,
-				.commit = h->commit,
-				.number = h->number,
-				.size = (uint32_t)(h->head_bytes +
-						   (h->flags & WAL_INLINE ? 0 : wal_up(h->bytes))),
-				.records = h->records,
-				.bytes = h->bytes,
-				.crc = h->data_crc,
-				.slot = h->slot,
-				.who = (uint16_t)(p - w->position),
-				.flags = (uint16_t)h->flags,
-				.group = h->group};
+	*e = (struct wal_entry){
+	        .seq = h->seq,
+	        .at = h->at,
+	        .commit = h->commit,
+	        .number = h->number,
+	        .size = (uint32_t)(h->head_bytes + (h->flags & WAL_INLINE ? 0 : wal_up(h->bytes))),
+	        .records = h->records,
+	        .bytes = h->bytes,
+	        .crc = h->data_crc,
+	        .slot = h->slot,
+	        .who = (uint16_t)(p - w->position),
+	        .flags = (uint16_t)h->flags,
+	        .group = h->group};
 	memcpy(e->epoch, h->epoch, sizeof(e->epoch));
 	s->seq = w->next_seq = h->seq + 1;
 	s->at = h->at + e->size;
@@ -222,7 +225,8 @@ static bool keep(struct wal *w, struct scan *s, const struct wal_head *h)
 	return true;
 }
 
-/* An entry of a later group, within SEARCH bytes: proof that what is missing before it was whole once. */
+/* An entry of a later group, within SEARCH bytes: proof that what is missing before it was whole
+ * once. */
 static bool find_later(struct wal *w, struct scan *s, struct wal_head *h)
 {
 	uint64_t ring = w->ring_end - w->ring_at, at = s->at < w->ring_end ? s->at : w->ring_at;
@@ -242,8 +246,9 @@ static void note_damage(struct wal *w, struct scan *s, uint64_t until)
 	w->next_seq = s->seq;
 }
 
-/* The entry behind the last one, or at the ring's beginning when that was the last that fitted. Both may be there:
- * a torn one that was given up, and the longer one written in its stead. That one has the higher run. */
+/* The entry behind the last one, or at the ring's beginning when that was the last that fitted.
+ * Both may be there: a torn one that was given up, and the longer one written in its stead. That
+ * one has the higher run. */
 static bool find_next(struct wal *w, struct scan *s, struct wal_head *h)
 {
 	bool behind = head_at(w, &s->win, s->at, h) && expected(s, h);
@@ -273,7 +278,8 @@ static void scan_entries(struct wal *w, struct scan *s)
 	}
 }
 
-/* The records of the last group; the log ends before the first entry whose records are not there. */
+/* The records of the last group; the log ends before the first entry whose records are not there.
+ */
 static int check_last_group(struct wal *w, struct scan *s)
 {
 	_cleanup_free_ uint8_t *data = NULL;
@@ -341,11 +347,11 @@ static int take_positions(struct wal *w, const struct wal_checkpoint *c)
 		    s->stage[WAL_NAME_MAX - 1])
 			return WAL_E_CORRUPT;
 		*p = (struct wal_position){.ordinal = s->ordinal,
-					   .len = s->len,
-					   .commit = s->commit,
-					   .number = s->number,
-					   .seq = s->seq,
-					   .bytes = calloc(1, WAL_POSITION_MAX)};
+		                           .len = s->len,
+		                           .commit = s->commit,
+		                           .number = s->number,
+		                           .seq = s->seq,
+		                           .bytes = calloc(1, WAL_POSITION_MAX)};
 		if (!p->bytes)
 			return -ENOMEM;
 		memcpy(p->stage, s->stage, sizeof(p->stage));
@@ -444,12 +450,12 @@ static int read_all(struct wal *w)
 	w->next_seq = c.tail_seq;
 	_cleanup_free_ uint8_t *window = aligned(WINDOW);
 	struct scan s = {.win.p = window,
-			 .seq = c.tail_seq,
-			 .at = c.tail_at,
-			 .run = c.run,
-			 .fixed = c.next_seq,
-			 .fixed_at = c.next_at,
-			 .need = c.tail_seq};
+	                 .seq = c.tail_seq,
+	                 .at = c.tail_at,
+	                 .run = c.run,
+	                 .fixed = c.next_seq,
+	                 .fixed_at = c.next_at,
+	                 .need = c.tail_seq};
 	if (!window)
 		return -ENOMEM;
 	scan_entries(w, &s);

@@ -162,23 +162,33 @@ static int run(struct chain *ch, unsigned first, struct record *r, struct stage 
 	return a == STAGE_E_REJECT && *at ? say_too_large(*at, r) : a;
 }
 
+/* Field by field: an initializer clears the padding with stores that overlap the fields, and the caller, which reads
+ * them at once, would wait until all stores before them have left the processor. */
+static struct chain_outcome outcome(int answer, const char *why, const char *step)
+{
+	struct chain_outcome o;
+	o.answer = answer;
+	o.why = why;
+	o.step = step;
+	return o;
+}
+
 struct chain_outcome chain_run(struct chain *ch, uint32_t index, struct record *r)
 {
 	struct stage *at = NULL;
 	begin_input(ch, index);
 	int a = run(ch, 0, r, &at);
 	if (a < 0 || a == STAGE_OK || a == STAGE_E_FILTERED || a == STAGE_E_ABSORBED)
-		return (struct chain_outcome){.answer = a};
+		return outcome(a, NULL, NULL);
 	if (a == STAGE_E_EMITTED) {
 		if (ch->emitted > 0)
-			return (struct chain_outcome){.answer = STAGE_OK};
-		a = ch->absorbed ? STAGE_E_ABSORBED : STAGE_E_FILTERED;
-		return (struct chain_outcome){.answer = a};
+			return outcome(STAGE_OK, NULL, NULL);
+		return outcome(ch->absorbed ? STAGE_E_ABSORBED : STAGE_E_FILTERED, NULL, NULL);
 	}
 	assert(a == STAGE_E_REJECT);
 	if (!at)
-		return (struct chain_outcome){a, "larger than a buffer", ""};
-	return (struct chain_outcome){a, at->why, name_step(at)};
+		return outcome(a, "larger than a buffer", "");
+	return outcome(a, at->why, name_step(at));
 }
 
 /* A record made by a step becomes a dead letter with its own bytes. */

@@ -146,8 +146,11 @@ struct stage {
 	size_t max_record;        /* bytes of the largest record that fits */
 	const uint8_t *position;  /* what was committed, then what was set: STAGE_POSITION_MAX bytes */
 	bool position_fresh;      /* no position was ever committed */
+	bool cut_off;             /* ... because the machine lost its power while this stage was at work */
 	struct commit_id commit_id; /* of the unit in hand */
 	struct origin origin;     /* step: of the record in hand */
+	uint64_t doubt_from;      /* step: after a loss of power, chunks of other epochs from this number on come
+				   * again, for what was made of them may be lost; 0: none do */
 	int64_t now;              /* CLOCK_REALTIME in ns, taken once a chunk */
 	int64_t timeout;          /* ns for one attempt (STAGE_OUTSIDE) */
 	/* what the stage waits for when idle: its to fill in */
@@ -162,6 +165,8 @@ struct stage {
 	uint32_t poison_signal;   /* ... the last time of this signal; 0: it hung or said that it cannot go on */
 	uint32_t max_attempts;    /* and so many are enough */
 	bool poison_in_hand;      /* what is being rejected is that input */
+	bool resumes;             /* producer: what it has in hand and has not yet made is read again from the
+				   * position: a drain may end it between two records */
 	uint64_t refused;         /* counted refusals that cost no record: bad clients, too large messages */
 };
 

@@ -1,4 +1,5 @@
-/* A new pair of CURVE keys, as Z85 text of 40 characters each. For sluicectl, which must not see zmq.h. */
+/* A new pair of CURVE keys, as Z85 text of 40 characters each. For sluicectl, which must not see
+ * zmq.h. */
 #pragma once
 
 enum {

@@ -30,6 +30,8 @@
  *  - a file moved to another directory while a unit was open keeps that unit's bytes: told;
  *  - of an empty file only the inode number is known: should it be removed and the number be given to
  *    another file of the same name while the daemon is down, that one is cut to nothing;
+ *  - after a loss of power (arena.sync) there is no position: a last line without its end is cut off, and what
+ *    follows may repeat lines before it. In a codec that is not text a torn last record stays;
  *  - a rotated file is a little larger than `rotate.size`: units are not torn apart.
  */
 #include "stages/consumers/file.h"

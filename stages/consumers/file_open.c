@@ -76,6 +76,33 @@ void file_out_deadline(struct stage *st)
 	st->deadline = (int64_t)mono.tv_sec * 1000000000 + mono.tv_nsec + left;
 }
 
+/* Cuts off a line whose end the loss of power has taken: its unit was not committed, so its record comes again. */
+static int cut_open_line(struct stage *st, struct stat *sb)
+{
+	const struct file_out_config *cfg = st->config;
+	const struct file_out_state *s = st->state;
+	uint64_t end = (uint64_t)sb->st_size;
+	char part[4096];
+	while (end > 0) {
+		size_t len = end < sizeof(part) ? (size_t)end : sizeof(part);
+		if (pread(s->fd, part, len, (off_t)(end - len)) != (ssize_t)len)
+			return file_out_unreachable(st, "cannot be read", errno);
+		const char *last = memrchr(part, '\n', len);
+		end = last ? end - len + (uint64_t)(last - part) + 1 : end - len;
+		if (last)
+			break;
+	}
+	if (end == (uint64_t)sb->st_size)
+		return 0;
+	log_notice("%s: the machine lost its power in the middle of a line: its %lld bytes are cut off, the record "
+	           "comes again",
+	           cfg->path, (long long)sb->st_size - (long long)end);
+	if (ftruncate(s->fd, (off_t)end) < 0)
+		return file_out_unreachable(st, "cannot be cut to its last whole line", errno);
+	sb->st_size = (off_t)end;
+	return 0;
+}
+
 /* Takes the open file as it is: appends at its end, once a commit has named it. */
 static void take_file(struct stage *st, const struct stat *sb)
 {
@@ -201,6 +228,8 @@ int file_out_open(struct stage *st, const struct file_out_mark *mark)
 	int r = open_path(st, &sb);
 	if (r == 0 && mark)
 		r = sb.st_ino == mark->ino ? settle_file(st, mark, &sb) : settle_moved(st, mark);
+	if (r == 0 && st->cut_off && st->codec->ops->text)
+		r = cut_open_line(st, &sb);
 	if (r == 0 && (!mark || sb.st_ino != mark->ino))
 		take_file(st, &sb);
 	if (r != 0) {

@@ -324,6 +324,7 @@ static int read_once(struct stage *st, struct file_input *in)
 		if (r < 0)
 			return r;
 	}
+	st->resumes = !in->stream;
 	if (in->stream)
 		return stream_read(st, in);
 	int r = file_input_read(st, in, true);
@@ -358,6 +359,7 @@ static int produce_follow(struct stage *st)
 	for (size_t i = 0; i < s->n; i++) {
 		struct file_input *in = &s->inputs[s->turn];
 		s->turn = (s->turn + 1) % s->n;
+		st->resumes = !in->stream;
 		int r = file_follow_turn(st, in);
 		if (r != STAGE_E_IDLE)
 			return r;

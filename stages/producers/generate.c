@@ -216,6 +216,7 @@ static int open_(struct stage *st)
 		memcpy(&m->next, st->position, sizeof(m->next));
 	m->base = m->next;
 	m->start = monotonic();
+	st->resumes = true;
 	return 0;
 }
 

@@ -8,6 +8,10 @@
  * under way, and then its key is in the state when the record comes again. So the origin of the
  * record that set the key stands beside it, and the same origin passes.
  *
+ * After a loss of power (arena.sync) it is the other way round: the state has outlived what was made of the
+ * record, which now comes again from the log, under another origin. Keys that were set in that time are no proof of a
+ * repeat, and pass once more: at least once then, never less.
+ *
  * Two rows an entry, in one database: the key (itself up to 64 bytes, else its XXH3-128) leads to
  * {number, time, origin}; 'o' and the number, counted up, lead back to the key. The 'o' rows in
  * their order are the order of insertion: the oldest entry is the first of them, the next number
@@ -236,6 +240,13 @@ static int dedupe_remove(struct stage *st, const uint8_t *name, size_t name_len,
 	return r == STATE_E_FULL ? -ENOSPC : r == STATE_E_NONE ? 0 : r;
 }
 
+/* The record that set the key may have been lost behind this step, with the power, and come again. */
+static bool in_doubt(const struct stage *st, const struct origin *seen)
+{
+	return st->doubt_from && seen->chunk >= st->doubt_from &&
+	       memcmp(seen->epoch, st->origin.epoch, sizeof(seen->epoch)) != 0;
+}
+
 static int dedupe_seen(struct stage *st, const uint8_t *name, size_t name_len)
 {
 	const struct dedupe_config *c = st->config;
@@ -252,7 +263,7 @@ static int dedupe_seen(struct stage *st, const uint8_t *name, size_t name_len)
 	memcpy(&seen, val, sizeof(seen));
 	if (!memcmp(&seen.origin, &st->origin, sizeof(seen.origin)))
 		return STAGE_OK;
-	if (!c->ttl || st->now - seen.at < c->ttl)
+	if (!in_doubt(st, &seen.origin) && (!c->ttl || st->now - seen.at < c->ttl))
 		return STAGE_E_FILTERED;
 	r = dedupe_remove(st, name, name_len, seen.number);
 	return r ? r : dedupe_insert(st, name, name_len);

@@ -34,7 +34,7 @@ DEFAULTS = {
 }
 
 # Lines that any daemon may log. Everything else must be among a test's `expect`.
-USUAL = [r"the arena is in memory only", r"arena\.sync is off", r": started with ", r": stopped$"]
+USUAL = [r"the arena is in memory", r"arena\.sync is off", r": started with ", r": stopped$"]
 
 
 def binary(name, env):

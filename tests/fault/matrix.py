@@ -125,6 +125,35 @@ def new_geometry(job, box):
     job.check(box, job.finish(box))
 
 
+def lose_power(job, box):
+    """
+    All is killed half way and the machine was started anew: the arena is made anew from the log. Then at least once:
+    all that has to come out is there, and nothing else.
+    """
+    box.env["SLUICE_BOOT_ID"] = str(box.path("boot"))
+    box.path("boot").write_text("00000000-0000-4000-8000-000000000001\n")
+    box.start()
+
+    def half_way():
+        revive(box)
+        return (box.ask("audit") or {}).get("delivered", 0) > job.n // 4
+    oracle.until("something delivered", half_way)
+    for pid in [box.pid, *box.children()]:
+        box.signal(pid, signal.SIGKILL)
+    box.process.wait()
+    box.path("boot").write_text("00000000-0000-4000-8000-000000000002\n")
+    books = job.finish(box)
+    if not books["balanced"] or books["dropped"] or books["aside"]:
+        raise Wrong(f"books: {books}")
+    for where, got in (("file", oracle.lines_ids(box.path("out.jsonl"))),
+                       ("sqlite", oracle.table_ids(box.path("out.db")))):
+        if set(got) != job.good:
+            raise Wrong(f"{where}: lost {len(job.good - set(got))}, strange {len(set(got) - job.good)}")
+    held = box.held_entries()
+    if held:
+        raise Wrong(f"entries leaked: {held}; log:\n{box.log()}")
+
+
 def passages(count):
     """Which of so many passages are tried."""
     if not oracle.LONG:

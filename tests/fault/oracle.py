@@ -81,6 +81,8 @@ class Box:
         self.process = None
         self.starts = 0
         self.keep = False
+        self.small = None     # a file system of its own, and ...
+        self.moved = set()    # ... what lies there
         if config:
             self.configure(config)
         atexit.register(self.close)
@@ -93,10 +95,26 @@ class Box:
         self.close()
 
     def path(self, name):
-        return self.dir / name
+        return self.dir / "small" / name if name in self.moved else self.dir / name
 
     def configure(self, text):
+        for name in self.moved:
+            text = text.replace(f"@/{name}", f"@/small/{name}")
         self.path("c.yaml").write_text(text.replace("@", str(self.dir)))
+
+    def mount_small(self, size, names, text):
+        """Puts @names on a tmpfs of @size, and configures. False: mounting is not allowed here."""
+        (self.dir / "small").mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "sluice-small", self.dir / "small"],
+                          stderr=subprocess.DEVNULL, check=False).returncode != 0:
+            return False
+        self.small = self.dir / "small"
+        self.moved = set(names)
+        self.configure(text)
+        return True
+
+    def make_room(self, size):
+        subprocess.run(["mount", "-o", f"remount,size={size}", self.small], check=True)
 
     # ---- the process ----
 
@@ -148,6 +166,8 @@ class Box:
             self.process.wait()
             for pid in workers:  # they follow their master; a stopped one has to be let go for that
                 self.signal(pid, signal.SIGCONT)
+        if self.small and not self.keep:
+            subprocess.run(["umount", "-l", self.small], check=False)
         if self.keep:
             print(f"kept: {self.dir}")
         else:

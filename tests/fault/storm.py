@@ -86,9 +86,9 @@ class Storm:
         found = self.box.workers()
         if whom in ("master", "all"):
             victims = [w["pid"] for w in found] if whom == "all" else []
-            self.box.signal(self.box.pid, signal.SIGKILL)
+            self.box.signal(self.box.pid, how)
             for pid in victims:
-                self.box.signal(pid, signal.SIGKILL)
+                self.box.signal(pid, how)
             self.box.process.wait()
             hurt = (self.box.pid, None, 0)
             self.revive()

@@ -331,9 +331,10 @@ def test_everything_stood_still(daemon):
         """)
     d.wait_for({"out.delivered": 10})
     worker = d.kill("out", sig=signal.SIGSTOP)
-    d.kill("master", sig=signal.SIGSTOP)
     stopped = time.monotonic()
-    wait_for(lambda: time.monotonic() - stopped > 5)  # it is the passing of time that is tested
+    wait_for(lambda: time.monotonic() - stopped > 2.2)  # the master has seen that nothing moves
+    d.kill("master", sig=signal.SIGSTOP)
+    wait_for(lambda: time.monotonic() - stopped > 8)  # it is the passing of time that is tested
     os.kill(d.pid, signal.SIGCONT)
     d.status()  # the master runs again ...
     started = time.monotonic()

@@ -57,6 +57,14 @@ consumers:
         super().check_books(dict(b, delivered=b["delivered"] + 3, absorbed=len(self.good)))
 
 
+class Durable(Job):
+    """With the log between producer and transformer."""
+
+    def __init__(self, n):
+        super().__init__(n)
+        self.config = self.config.replace("path: @/arena}", "path: @/arena, sync: true, log_size: 2MiB}")
+
+
 EXTRA = "  extra: {from: clean, type: 'null'}\n"
 # every record grows, and there are so few buffers that units end wherever room does
 GROW = "      - set: {a: \"=msg .. msg .. msg\", b: \"=msg .. msg .. msg\"}\n"
@@ -90,6 +98,9 @@ SCENARIOS = [
     Scenario("poison", Job(6000, steps="      - crash: {}\n", poison={1234: "segv"}), only=by_master),
     Scenario("retire", Job(6000, more=EXTRA), only=by_master, run=matrix.reload_drops_stage),
     Scenario("discard", Job(20000, arena="1MiB", buffer="32KiB", more=EXTRA), only=by_master, run=matrix.discard),
+    Scenario("durable", Durable(6000), only=lambda role, point: role == "log" or point.startswith("log_")),
+    Scenario("power lost", Durable(6000), run=matrix.lose_power,
+             only=lambda role, point: role == "log" or point == "log_rebuild"),
     Scenario("new geometry", Job(100000), only=by_master, run=matrix.new_geometry),
 ]
 

@@ -1,6 +1,7 @@
 /*
- * Confinement, by trying: for each kind of stage a process is confined as its worker would be and then does what is
- * forbidden and what is needed. Also prints what confining costs a worker at its start.
+ * Confinement, by trying: for each kind of stage a process is confined as its worker would be and
+ * then does what is forbidden and what is needed. Also prints what confining costs a worker at its
+ * start.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -31,21 +32,21 @@
 #include "stages/regex.h"
 
 static const char yaml[] = "arena: {size: 4MiB, buffer: 64KiB}\n"
-			   "state: {path: %1$s/state, size: 1MiB}\n"
-			   "control: {socket: %1$s/c.sock}\n"
-			   "dead_letters: {path: %1$s/dead}\n"
-			   "daemon: {runtime_dir: %1$s/run}\n"
-			   "producers:\n"
-			   "  gen: {type: generate, count: 1}\n"
-			   "  in: {type: file, path: %1$s/in/x, codec: lines}\n"
-			   "  net: {type: zmq, listen: \"tcp://127.0.0.1:5999\", codec: json}\n"
-			   "transformers:\n"
-			   "  plain: {from: [gen, in, net], steps: [{set: {a: 1}}]}\n"
-			   "  memory: {from: plain, steps: [{dedupe: {by: [a]}}]}\n"
-			   "  prog: {from: memory, steps: [{exec: {command: [cat]}}]}\n"
-			   "consumers:\n"
-			   "  out: {from: prog, type: file, path: %1$s/out/o.ndjson, codec: json}\n"
-			   "  db: {from: prog, type: sqlite, path: %1$s/out/o.db, table: t}\n";
+                           "state: {path: %1$s/state, size: 1MiB}\n"
+                           "control: {socket: %1$s/c.sock}\n"
+                           "dead_letters: {path: %1$s/dead}\n"
+                           "daemon: {runtime_dir: %1$s/run}\n"
+                           "producers:\n"
+                           "  gen: {type: generate, count: 1}\n"
+                           "  in: {type: file, path: %1$s/in/x, codec: lines}\n"
+                           "  net: {type: zmq, listen: \"tcp://127.0.0.1:5999\", codec: json}\n"
+                           "transformers:\n"
+                           "  plain: {from: [gen, in, net], steps: [{set: {a: 1}}]}\n"
+                           "  memory: {from: plain, steps: [{dedupe: {by: [a]}}]}\n"
+                           "  prog: {from: memory, steps: [{exec: {command: [cat]}}]}\n"
+                           "consumers:\n"
+                           "  out: {from: prog, type: file, path: %1$s/out/o.ndjson, codec: json}\n"
+                           "  db: {from: prog, type: sqlite, path: %1$s/out/o.db, table: t}\n";
 
 static char dir[64];
 static struct config *cfg;
@@ -199,7 +200,8 @@ static int binds_doorbell(void)
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return errno;
-	int r = bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || unlink(sa.sun_path) < 0 ? errno : 0;
+	int r = bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || unlink(sa.sun_path) < 0 ? errno
+	                                                                                    : 0;
 	close(fd);
 	return r;
 }
@@ -503,18 +505,18 @@ static void test_cost(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_transformer),
-		cmocka_unit_test(test_stateful),
-		cmocka_unit_test(test_generator),
-		cmocka_unit_test(test_file_producer),
-		cmocka_unit_test(test_net_producer),
-		cmocka_unit_test(test_file_consumers),
-		cmocka_unit_test(test_dead_letters),
-		cmocka_unit_test(test_exec),
-		cmocka_unit_test(test_execve_alone),
-		cmocka_unit_test(test_earlier_thread),
-		cmocka_unit_test(test_regex_without_code_pages),
-		cmocka_unit_test(test_cost),
+	        cmocka_unit_test(test_transformer),
+	        cmocka_unit_test(test_stateful),
+	        cmocka_unit_test(test_generator),
+	        cmocka_unit_test(test_file_producer),
+	        cmocka_unit_test(test_net_producer),
+	        cmocka_unit_test(test_file_consumers),
+	        cmocka_unit_test(test_dead_letters),
+	        cmocka_unit_test(test_exec),
+	        cmocka_unit_test(test_execve_alone),
+	        cmocka_unit_test(test_earlier_thread),
+	        cmocka_unit_test(test_regex_without_code_pages),
+	        cmocka_unit_test(test_cost),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -243,6 +243,28 @@ static void test_full(void **arg)
 	rig_close(&g);
 }
 
+/* After a loss of power what was seen in the last moments before it is no proof of a repeat. */
+static void test_lost_power(void **arg)
+{
+	(void)arg;
+	struct rig g;
+	rig_open(&g, &dedupe_step, "{by: id}");
+	g.st.origin.chunk = 99;
+	assert_int_equal(run_id(&g, 1), STAGE_OK);
+	g.st.origin.chunk = 100;
+	assert_int_equal(run_id(&g, 2), STAGE_OK);
+	assert_int_equal(rig_commit(&g), 0);
+	g.st.origin.epoch[0] ^= 1;
+	g.st.doubt_from = 100;
+	g.st.origin.chunk = 500;
+	assert_int_equal(run_id(&g, 1), STAGE_E_FILTERED);
+	assert_int_equal(run_id(&g, 2), STAGE_OK);
+	assert_int_equal(run_id(&g, 2), STAGE_E_FILTERED); /* once more, not for ever */
+	assert_int_equal(run_id(&g, 3), STAGE_OK);
+	assert_int_equal(run_id(&g, 3), STAGE_E_FILTERED);
+	rig_close(&g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -250,6 +272,7 @@ int main(void)
 	        cmocka_unit_test(test_missing), cmocka_unit_test(test_lengths),
 	        cmocka_unit_test(test_units),   cmocka_unit_test(test_oldest),
 	        cmocka_unit_test(test_ttl),     cmocka_unit_test(test_full),
+	        cmocka_unit_test(test_lost_power),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

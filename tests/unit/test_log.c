@@ -1,6 +1,7 @@
 /*
- * The durable log's file: format, ring, torn and damaged entries, and a model of what a disk may hold after a loss
- * of power: the file as it was at the last completed write, with any subset of the later write's sectors.
+ * The durable log's file: format, ring, torn and damaged entries, and a model of what a disk may
+ * hold after a loss of power: the file as it was at the last completed write, with any subset of
+ * the later write's sectors.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -43,7 +44,8 @@ static int setup(void **state)
 {
 	(void)state;
 	struct stat st;
-	snprintf(dir, sizeof(dir), "%s/sluice-log-XXXXXX", stat("/dev/shm", &st) == 0 ? "/dev/shm" : "/tmp");
+	snprintf(dir, sizeof(dir), "%s/sluice-log-XXXXXX",
+	         stat("/dev/shm", &st) == 0 ? "/dev/shm" : "/tmp");
 	if (!mkdtemp(dir))
 		return -1;
 	snprintf(path, sizeof(path), "%s/log", dir);
@@ -82,14 +84,14 @@ static struct wal_item item(unsigned at, uint64_t number, uint32_t bytes, struct
 	fill(chunk[at], number, bytes);
 	*patch = (struct patch){(uint32_t)(8 * (number % (PLACE / 8))), 8, number};
 	return (struct wal_item){.stage = number % 3 ? "orders" : "metrics",
-				 .commit = number,
-				 .number = number,
-				 .records = 1 + (uint32_t)(number % 5),
-				 .bytes = bytes,
-				 .crc = crc32c(0, chunk[at], bytes),
-				 .data = chunk[at],
-				 .patches = patch,
-				 .patch_bytes = sizeof(*patch)};
+	                         .commit = number,
+	                         .number = number,
+	                         .records = 1 + (uint32_t)(number % 5),
+	                         .bytes = bytes,
+	                         .crc = crc32c(0, chunk[at], bytes),
+	                         .data = chunk[at],
+	                         .patches = patch,
+	                         .patch_bytes = sizeof(*patch)};
 }
 
 static int append(struct wal *w, uint64_t number, unsigned n, uint32_t bytes)
@@ -253,7 +255,8 @@ static void an_abandoned_end_stays_so(void **state)
 	put(path, before + from, 4096, (off_t)from); /* the group's first head never arrived */
 	assert_int_equal(wal_open(&w, path, WAL_WRITE), 0);
 	assert_int_equal(w.next_seq, 2);
-	assert_int_equal(append(&w, 20, 1, 6000), 0); /* as long as the torn one: the next lies right behind it */
+	assert_int_equal(append(&w, 20, 1, 6000),
+	                 0); /* as long as the torn one: the next lies right behind it */
 	reopen(&w, WAL_READ);
 	assert_int_equal(w.next_seq, 3);
 	assert_entry(&w, 2, 20, 6000);
@@ -262,7 +265,8 @@ static void an_abandoned_end_stays_so(void **state)
 	free(before);
 }
 
-/* The same where the ring ends: what is written instead is longer, and goes to the ring's beginning. */
+/* The same where the ring ends: what is written instead is longer, and goes to the ring's
+ * beginning. */
 static void an_abandoned_end_at_the_rings_end(void **state)
 {
 	(void)state;
@@ -275,7 +279,8 @@ static void an_abandoned_end_at_the_rings_end(void **state)
 	w.need = w.next_seq - 1;
 	assert_int_equal(wal_checkpoint(&w), 0);
 	assert_int_equal(append(&w, n, 1, 5000), 0);
-	put(path, &x, 1, (off_t)wal_entry(&w, n)->at + 4096 + 100); /* its head arrived, its records did not */
+	put(path, &x, 1,
+	    (off_t)wal_entry(&w, n)->at + 4096 + 100); /* its head arrived, its records did not */
 	reopen(&w, WAL_WRITE);
 	assert_int_equal(w.next_seq, n);
 	assert_int_equal(append(&w, n, 1, 50000), 0);
@@ -444,8 +449,8 @@ static void other_files_are_refused(void **state)
 /* ---- the model ---- */
 
 struct model {
-	uint64_t next_seq, need;      /* of what is durable */
-	uint64_t number[ITEMS_MAX];   /* by seq */
+	uint64_t next_seq, need;    /* of what is durable */
+	uint64_t number[ITEMS_MAX]; /* by seq */
 	uint32_t bytes[ITEMS_MAX];
 };
 
@@ -463,8 +468,9 @@ static void assert_positions(const struct wal *w, const struct model *m, uint64_
 	}
 }
 
-/* A disk after a loss of power in the middle of one write: any of its sectors may have arrived. A group that meets
- * the ring's end is two writes, and the second (below @split) begins when the first is done. */
+/* A disk after a loss of power in the middle of one write: any of its sectors may have arrived. A
+ * group that meets the ring's end is two writes, and the second (below @split) begins when the
+ * first is done. */
 static void lose_power(const uint8_t *before, const uint8_t *after, size_t size, size_t split)
 {
 	unsigned share = (unsigned)rnd(5);
@@ -472,7 +478,8 @@ static void lose_power(const uint8_t *before, const uint8_t *after, size_t size,
 	put(path, before, size, 0);
 	for (size_t at = 0; at < size; at += SECTOR) {
 		bool sure = split && second && at >= split, none = split && !second && at < split;
-		if (memcmp(before + at, after + at, SECTOR) != 0 && (sure || (!none && rnd(4) < share)))
+		if (memcmp(before + at, after + at, SECTOR) != 0 &&
+		    (sure || (!none && rnd(4) < share)))
 			put(path, after + at, SECTOR, (off_t)at);
 	}
 }
@@ -547,18 +554,18 @@ static void nothing_acknowledged_is_missing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(what_is_written_is_read),
-		cmocka_unit_test(positions_outlive_their_entries),
-		cmocka_unit_test(torn_at_every_sector),
-		cmocka_unit_test(an_abandoned_end_stays_so),
-		cmocka_unit_test(an_abandoned_end_at_the_rings_end),
-		cmocka_unit_test(damage_in_the_middle_is_counted),
-		cmocka_unit_test(one_checkpoint_may_be_torn),
-		cmocka_unit_test(the_ring_goes_round),
-		cmocka_unit_test(full_changes_nothing),
-		cmocka_unit_test(a_failed_write_is_the_end),
-		cmocka_unit_test(other_files_are_refused),
-		cmocka_unit_test(nothing_acknowledged_is_missing),
+	        cmocka_unit_test(what_is_written_is_read),
+	        cmocka_unit_test(positions_outlive_their_entries),
+	        cmocka_unit_test(torn_at_every_sector),
+	        cmocka_unit_test(an_abandoned_end_stays_so),
+	        cmocka_unit_test(an_abandoned_end_at_the_rings_end),
+	        cmocka_unit_test(damage_in_the_middle_is_counted),
+	        cmocka_unit_test(one_checkpoint_may_be_torn),
+	        cmocka_unit_test(the_ring_goes_round),
+	        cmocka_unit_test(full_changes_nothing),
+	        cmocka_unit_test(a_failed_write_is_the_end),
+	        cmocka_unit_test(other_files_are_refused),
+	        cmocka_unit_test(nothing_acknowledged_is_missing),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

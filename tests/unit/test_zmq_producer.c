@@ -449,8 +449,8 @@ static void write_file(const char *name, const char *text)
 	char path[160];
 	snprintf(path, sizeof(path), "%s/%s", dir, name);
 	FILE *f = fopen(path, "w");
-	fchmod(fileno(f), 0600);
 	assert_non_null(f);
+	fchmod(fileno(f), 0600);
 	fputs(text, f);
 	fclose(f);
 }

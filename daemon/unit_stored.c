@@ -1,0 +1,62 @@
+/*
+ * What a producer may acknowledge: how many of its commits are stored, or delivered, for good.
+ *
+ * Stored: committed, and with a log durable (unit_log.c). Delivered: nothing that comes of the
+ * commit is in the arena any more. A scan is no snapshot, so that is only believed when no commit
+ * happened around it.
+ */
+#include "daemon/worker.h"
+
+uint64_t unit_commits(const struct arena *a, bool *still)
+{
+	uint64_t sum = 0;
+	for (uint32_t i = 0; i < a->workers; i++) {
+		const struct arena_worker *s = arena_worker(a, i);
+		if (atomic_load_explicit(&s->intent.state, memory_order_acquire) ==
+		    INTENT_COMMITTED)
+			*still = false;
+		sum += atomic_load_explicit(&s->committed.number, memory_order_acquire);
+	}
+	return sum;
+}
+
+static uint64_t oldest_origin(const struct worker *w, uint64_t none)
+{
+	uint64_t oldest = none;
+	for (uint32_t i = 0; i < w->a->entries; i++) {
+		struct word v = arena_word(w->a, i);
+		if (v.state != WORD_QUEUED && v.state != WORD_CLAIMED)
+			continue;
+		const struct arena_facts *f = &w->a->facts[i];
+		if (f->origin_worker == w->slot && v.edge != w->dead_edge &&
+		    f->origin_commit <= oldest)
+			oldest = f->origin_commit - 1;
+	}
+	return oldest;
+}
+
+static uint64_t stored(struct worker *w, uint64_t committed)
+{
+	if (!w->logged)
+		return committed;
+	uint64_t durable = unit_log_stored(w, committed);
+	w->unstored = durable < committed ? durable + 1 : 0;
+	return durable;
+}
+
+uint64_t unit_stored(struct worker *w, bool delivered)
+{
+	uint64_t committed = atomic_load_explicit(&w->me->committed.number, memory_order_relaxed);
+	if (!delivered)
+		return stored(w, committed);
+	if (unit_log_replaying(w))
+		return 0;
+	for (unsigned tries = 0; tries < 16; tries++) {
+		bool still = true;
+		uint64_t before = unit_commits(w->a, &still);
+		uint64_t oldest = oldest_origin(w, committed);
+		if (unit_commits(w->a, &still) == before && still)
+			return oldest;
+	}
+	return 0; /* too lively: the next call will tell */
+}

@@ -1,0 +1,452 @@
+/*
+ * The other end of the wire for the bench: feeds, receives and measures, in C over libzmq, so that the client
+ * costs as little as it can.
+ *
+ *     load push ENDPOINT FILE BYTES         whole lines of FILE in messages of up to BYTES (1: a line each)
+ *     load pack ENDPOINT COUNT BYTES        msgpack records of about 100 bytes in messages of up to BYTES
+ *     load acked ENDPOINT COUNT PER         msgpack records, PER a message, acknowledged (HELLO/SEND/ACK)
+ *     load latency IN OUT RATE SECONDS      NDJSON records at a steady pace; out come p50 and p99 in us
+ *     load tcp PORT FILE                    FILE down one TCP connection
+ *     load drain ENDPOINT MBPS BYTES        takes messages at MBPS until BYTES have come
+ *     load relay IN OUT                     PULL to PUSH and nothing else, for comparison
+ *     load raw COUNT BYTES                  libzmq alone: messages a second, one sender, one receiver, tcp
+ *     load copy MIB                         memcpy, in MB a second, through 256 KiB buffers in the cache and beside it
+ *
+ * Answers one line of `name=value` words on standard output. Everything connects; the daemon binds.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <arpa/inet.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <fcntl.h>
+#include <time.h>
+#include <unistd.h>
+#include <zmq.h>
+
+enum {
+	RECORD_MAX = 160,
+	SAMPLES_MAX = 4 << 20,
+	END_WAIT_MS = 20000,
+};
+
+static _Noreturn void die(const char *what)
+{
+	fprintf(stderr, "load: %s: %s\n", what, zmq_strerror(errno));
+	exit(1);
+}
+
+static int64_t now(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+static double seconds(int64_t from)
+{
+	return (double)(now() - from) / 1e9;
+}
+
+static void *ctx;
+
+static void *open_socket(int type, const char *endpoint, int hwm)
+{
+	int linger = -1;
+	void *s = zmq_socket(ctx, type);
+	if (!s)
+		die("socket");
+	zmq_setsockopt(s, ZMQ_SNDHWM, &hwm, sizeof(hwm));
+	zmq_setsockopt(s, ZMQ_RCVHWM, &hwm, sizeof(hwm));
+	zmq_setsockopt(s, ZMQ_LINGER, &linger, sizeof(linger));
+	if (type == ZMQ_DEALER)
+		zmq_setsockopt(s, ZMQ_ROUTING_ID, "bench", 5);
+	if (zmq_connect(s, endpoint) < 0)
+		die(endpoint);
+	return s;
+}
+
+static void send_bytes(void *s, const void *p, size_t len, int flags)
+{
+	if (zmq_send(s, p, len, flags) < 0)
+		die("send");
+}
+
+static void close_all(void *s)
+{
+	zmq_close(s);
+	zmq_ctx_term(ctx);
+}
+
+/* ---- push ---- */
+
+static const char *message_end(const char *p, const char *end, size_t most)
+{
+	const char *last = NULL;
+	do {
+		const char *nl = memchr(p, '\n', (size_t)(end - p));
+		const char *next = nl ? nl + 1 : end;
+		if (last && (size_t)(next - p) > most)
+			return last;
+		most -= (size_t)(next - p) < most ? (size_t)(next - p) : most;
+		last = p = next;
+	} while (p < end && most);
+	return last;
+}
+
+static int push(const char *endpoint, const char *path, size_t bytes)
+{
+	struct stat st;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		die(path);
+	const char *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (p == MAP_FAILED)
+		die(path);
+	void *s = open_socket(ZMQ_PUSH, endpoint, 1000);
+	int64_t start = now();
+	uint64_t n = 0;
+	for (const char *end = p + st.st_size; p < end; n++) {
+		const char *next = message_end(p, end, bytes);
+		send_bytes(s, p, (size_t)(next - p), 0);
+		p = next;
+	}
+	close_all(s);
+	printf("messages=%" PRIu64 " seconds=%.4f\n", n, seconds(start));
+	return 0;
+}
+
+static int tcp(unsigned port, const char *path)
+{
+	static char buf[256 << 10];
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+	int fd = open(path, O_RDONLY | O_CLOEXEC), s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	ssize_t n;
+	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (fd < 0 || s < 0 || connect(s, (struct sockaddr *)&to, sizeof(to)) < 0)
+		die(path);
+	int64_t start = now();
+	while ((n = read(fd, buf, sizeof(buf))) > 0)
+		for (ssize_t at = 0, m; at < n; at += m)
+			if ((m = write(s, buf + at, (size_t)(n - at))) < 0)
+				die("write");
+	close(s);
+	printf("seconds=%.4f\n", seconds(start));
+	return 0;
+}
+
+static int drain(const char *endpoint, double mbps, uint64_t bytes)
+{
+	void *s = open_socket(ZMQ_PULL, endpoint, 10);
+	uint64_t got = 0;
+	int wait = END_WAIT_MS;
+	int64_t start = now();
+	zmq_msg_t msg;
+	zmq_msg_init(&msg);
+	zmq_setsockopt(s, ZMQ_RCVTIMEO, &wait, sizeof(wait));
+	while (got < bytes && zmq_msg_recv(&msg, s, 0) >= 0) {
+		got += zmq_msg_size(&msg);
+		int64_t due = start + (int64_t)((double)got / mbps * 1e3);
+		struct timespec at = {due / 1000000000, due % 1000000000};
+		if (due > now() + 1000000)
+			clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
+	}
+	printf("bytes=%" PRIu64 " seconds=%.4f\n", got, seconds(start));
+	return 0;
+}
+
+static int relay(const char *in, const char *out)
+{
+	void *a = zmq_socket(ctx, ZMQ_PULL), *b = zmq_socket(ctx, ZMQ_PUSH);
+	zmq_msg_t msg;
+	if (zmq_bind(a, in) < 0 || zmq_bind(b, out) < 0)
+		die("bind");
+	zmq_msg_init(&msg);
+	while (zmq_msg_recv(&msg, a, 0) >= 0)
+		zmq_msg_send(&msg, b, 0);
+	return 0;
+}
+
+/* ---- records of msgpack, about 100 bytes ---- */
+
+static uint8_t *put_str(uint8_t *p, const char *s)
+{
+	size_t len = strlen(s);
+	if (len < 32) {
+		*p++ = (uint8_t)(0xa0 | len);
+	} else {
+		*p++ = 0xd9;
+		*p++ = (uint8_t)len;
+	}
+	memcpy(p, s, len);
+	return p + len;
+}
+
+static uint8_t *put_u64(uint8_t *p, uint64_t v)
+{
+	*p++ = 0xcf;
+	v = __builtin_bswap64(v);
+	memcpy(p, &v, 8);
+	return p + 8;
+}
+
+static size_t make_record(uint8_t *at, uint64_t id)
+{
+	uint8_t *p = at;
+	*p++ = 0x84;
+	p = put_u64(put_str(p, "id"), id);
+	p = put_u64(put_str(p, "ts"), 1700000000000 + id);
+	p = put_str(put_str(p, "level"), "info");
+	p = put_str(put_str(p, "msg"), "a record of the usual size, about one hundred bytes");
+	return (size_t)(p - at);
+}
+
+static int pack(const char *endpoint, uint64_t count, size_t bytes)
+{
+	uint8_t *buf = malloc(bytes + RECORD_MAX);
+	size_t len = 0, messages = 0;
+	void *s = open_socket(ZMQ_PUSH, endpoint, 1000);
+	int64_t start = now();
+	for (uint64_t i = 1; buf && i <= count; i++) {
+		len += make_record(buf + len, i);
+		if (len + 100 < bytes && i < count)
+			continue;
+		send_bytes(s, buf, len, 0);
+		len = 0;
+		messages++;
+	}
+	close_all(s);
+	printf("messages=%zu seconds=%.4f\n", messages, seconds(start));
+	return 0;
+}
+
+/* ---- the acknowledged protocol ---- */
+
+struct acked {
+	void *s;
+	uint64_t acked, window;
+};
+
+/* Takes one answer; false: none came in time. */
+static bool answer(struct acked *a, bool wait)
+{
+	char frame[4][64] = {{0}};
+	int n = 0, more = 1, nak = 0;
+	size_t size = sizeof(more);
+	while (more) {
+		int r = zmq_recv(a->s, frame[n < 3 ? n : 3], 63, wait || n ? 0 : ZMQ_DONTWAIT);
+		if (r < 0)
+			return false;
+		frame[n < 3 ? n : 3][r < 63 ? r : 63] = 0;
+		n++;
+		zmq_getsockopt(a->s, ZMQ_RCVMORE, &more, &size);
+	}
+	nak = strcmp(frame[0], "NAK") == 0;
+	if (nak || strcmp(frame[0], "ACK") == 0)
+		a->acked = strtoull(frame[1], NULL, 10);
+	if (nak)
+		fprintf(stderr, "load: refused: %s %s\n", frame[2], frame[3]);
+	if (strcmp(frame[0], "READY") == 0) {
+		a->acked = strtoull(frame[n > 3 ? 2 : 1], NULL, 10);
+		a->window = strtoull(frame[n > 3 ? 3 : 2], NULL, 10);
+	}
+	return true;
+}
+
+static int acked(const char *endpoint, uint64_t count, unsigned per)
+{
+	uint8_t *buf = malloc((size_t)per * RECORD_MAX);
+	struct acked a = {.s = open_socket(ZMQ_DEALER, endpoint, 0)};
+	send_bytes(a.s, "HELLO", 5, ZMQ_SNDMORE);
+	send_bytes(a.s, "1", 1, ZMQ_SNDMORE);
+	send_bytes(a.s, "1", 1, 0);
+	answer(&a, true);
+	int64_t start = now();
+	uint64_t sent = 0;
+	for (uint64_t id = 1; buf && id <= count;) {
+		char number[24];
+		size_t len = 0;
+		for (unsigned i = 0; i < per && id <= count; i++)
+			len += make_record(buf + len, id++);
+		snprintf(number, sizeof(number), "%" PRIu64, ++sent);
+		send_bytes(a.s, "SEND", 4, ZMQ_SNDMORE);
+		send_bytes(a.s, number, strlen(number), ZMQ_SNDMORE);
+		send_bytes(a.s, buf, len, 0);
+		while (sent - a.acked >= a.window / 2 && answer(&a, sent - a.acked >= a.window))
+			;
+	}
+	while (a.acked < sent && answer(&a, true))
+		;
+	printf("messages=%" PRIu64 " window=%" PRIu64 " seconds=%.4f\n", sent, a.window, seconds(start));
+	close_all(a.s);
+	return 0;
+}
+
+/* ---- latency ---- */
+
+static int by_value(const void *a, const void *b)
+{
+	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+	return x < y ? -1 : x > y;
+}
+
+static int receive(const char *endpoint, uint64_t count)
+{
+	static char msg[1 << 16];
+	int64_t *took = malloc(count * sizeof(*took));
+	int wait = END_WAIT_MS;
+	uint64_t n = 0;
+	ctx = zmq_ctx_new();
+	void *s = open_socket(ZMQ_PULL, endpoint, 0);
+	zmq_setsockopt(s, ZMQ_RCVTIMEO, &wait, sizeof(wait));
+	while (took && n < count) {
+		int len = zmq_recv(s, msg, sizeof(msg) - 1, 0);
+		if (len < 0)
+			break;
+		int64_t t = now();
+		msg[len] = 0;
+		for (char *p = msg; n < count && (p = strstr(p, "\"t\":")); p++)
+			took[n++] = t - strtoll(p + 4, NULL, 10);
+	}
+	if (!n)
+		return 1;
+	uint64_t skip = n / 10; /* the start: connecting, first touches */
+	qsort(took + skip, n - skip, sizeof(*took), by_value);
+	printf("received=%" PRIu64 " p50_us=%.1f p99_us=%.1f max_us=%.1f\n", n,
+	       (double)took[skip + (n - skip) / 2] / 1e3, (double)took[skip + (n - skip) * 99 / 100] / 1e3,
+	       (double)took[n - 1] / 1e3);
+	return 0;
+}
+
+static int latency(const char *in, const char *out, uint64_t rate, uint64_t secs)
+{
+	uint64_t count = rate * secs;
+	pid_t pid = fork();
+	if (pid == 0) {
+		int r = receive(out, count);
+		fflush(stdout);
+		_exit(r);
+	}
+	ctx = zmq_ctx_new();
+	void *s = open_socket(ZMQ_PUSH, in, 0);
+	struct timespec settle = {.tv_sec = 1};
+	nanosleep(&settle, NULL); /* both sides connected */
+	int64_t start = now();
+	for (uint64_t i = 0; i < count; i++) {
+		char rec[200];
+		int64_t due = start + (int64_t)(i * 1000000000 / rate);
+		struct timespec at = {due / 1000000000, due % 1000000000};
+		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
+		int n = snprintf(rec, sizeof(rec),
+				 "{\"id\":%" PRIu64 ",\"t\":%" PRId64
+				 ",\"level\":\"info\",\"service\":\"search\",\"msg\":\"request handled\"}\n",
+				 i, now());
+		send_bytes(s, rec, (size_t)n, 0);
+	}
+	int status = 1;
+	waitpid(pid, &status, 0);
+	close_all(s);
+	return status ? 1 : 0;
+}
+
+/* ---- limits ---- */
+
+static int raw(uint64_t count, size_t bytes)
+{
+	char at[256], *buf = calloc(1, bytes ? bytes : 1);
+	size_t len = sizeof(at);
+	ctx = zmq_ctx_new();
+	int pipes[2];
+	if (pipe2(pipes, O_CLOEXEC) < 0)
+		die("pipe");
+	pid_t pid = fork(); /* before any socket: a context does not survive a fork */
+	if (pid == 0) {
+		ctx = zmq_ctx_new();
+		if (read(pipes[0], at, sizeof(at)) <= 0)
+			_exit(1);
+		void *s = open_socket(ZMQ_PUSH, at, 1000);
+		for (uint64_t i = 0; i < count; i++)
+			send_bytes(s, buf, bytes, 0);
+		close_all(s);
+		_exit(0);
+	}
+	void *s = zmq_socket(ctx, ZMQ_PULL);
+	if (zmq_bind(s, "tcp://127.0.0.1:*") < 0 || zmq_getsockopt(s, ZMQ_LAST_ENDPOINT, at, &len) < 0 ||
+	    write(pipes[1], at, len) < 0)
+		die("bind");
+	zmq_msg_t msg;
+	zmq_msg_init(&msg);
+	zmq_msg_recv(&msg, s, 0);
+	int64_t start = now();
+	for (uint64_t i = 1; i < count; i++)
+		zmq_msg_recv(&msg, s, 0);
+	double took = seconds(start);
+	printf("rate=%.0f mb=%.1f seconds=%.4f\n", (double)count / took,
+	       (double)count * (double)bytes / took / 1e6, took);
+	waitpid(pid, NULL, 0);
+	free(buf);
+	return 0;
+}
+
+static int copy(size_t mib)
+{
+	static char from[256 << 10], to[256 << 10];
+	size_t big = 256u << 20, n = mib << 20;
+	char *a = malloc(big), *b = malloc(big);
+	if (!a || !b)
+		die("memory");
+	memset(from, 1, sizeof(from));
+	memset(a, 1, big);
+	memset(b, 1, big);
+	int64_t t = now();
+	for (size_t i = 0; i < n; i += sizeof(from)) {
+		memcpy(to, from, sizeof(from));
+		__asm__ volatile("" ::"r"(to) : "memory");
+	}
+	double cached = (double)n / 1e6 / seconds(t);
+	t = now();
+	for (size_t i = 0; i < n; i += big) {
+		memcpy(b, a, big);
+		__asm__ volatile("" ::: "memory");
+	}
+	printf("cached_mb=%.0f memory_mb=%.0f\n", cached, (double)n / 1e6 / seconds(t));
+	return 0;
+}
+
+static uint64_t number(char **argv, int i)
+{
+	return strtoull(argv[i], NULL, 10);
+}
+
+int main(int argc, char **argv)
+{
+	const char *what = argc > 1 ? argv[1] : "";
+	if (strcmp(what, "raw") == 0 && argc == 4)
+		return raw(number(argv, 2), number(argv, 3));
+	if (strcmp(what, "copy") == 0 && argc == 3)
+		return copy(number(argv, 2));
+	if (strcmp(what, "latency") == 0 && argc == 6)
+		return latency(argv[2], argv[3], number(argv, 4), number(argv, 5));
+	ctx = zmq_ctx_new();
+	if (strcmp(what, "push") == 0 && argc == 5)
+		return push(argv[2], argv[3], number(argv, 4));
+	if (strcmp(what, "tcp") == 0 && argc == 4)
+		return tcp((unsigned)number(argv, 2), argv[3]);
+	if (strcmp(what, "drain") == 0 && argc == 5)
+		return drain(argv[2], strtod(argv[3], NULL), number(argv, 4));
+	if (strcmp(what, "relay") == 0 && argc == 4)
+		return relay(argv[2], argv[3]);
+	if (strcmp(what, "pack") == 0 && argc == 5)
+		return pack(argv[2], number(argv, 3), number(argv, 4));
+	if (strcmp(what, "acked") == 0 && argc == 5)
+		return acked(argv[2], number(argv, 3), (unsigned)number(argv, 4));
+	fprintf(stderr, "usage: see the head of tests/bench/load.c\n");
+	return 2;
+}

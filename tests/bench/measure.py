@@ -1,0 +1,127 @@
+"""What a run costs: its wall time, the CPU of all its processes, its memory.
+
+A contender runs in a child of ours that waits for all it starts, so RUSAGE_CHILDREN of that child is the CPU of the
+whole tree (processes that a contender leaves behind would escape; none here does). Memory is PSS, summed over the tree
+every 30 ms, in a run of its own, since looking costs time.
+"""
+import os
+import resource
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+
+def children_of(pid):
+    """The tree below @pid, itself included."""
+    found, todo = [], [pid]
+    while todo:
+        p = todo.pop()
+        try:
+            for task in os.listdir(f"/proc/{p}/task"):
+                with open(f"/proc/{p}/task/{task}/children") as f:
+                    todo += [int(c) for c in f.read().split()]
+        except OSError:
+            continue
+        found.append(p)
+    return found
+
+
+def pss(pid):
+    """Proportional set size of a tree, in bytes: shared pages count once."""
+    total = 0
+    for p in children_of(pid):
+        try:
+            with open(f"/proc/{p}/smaps_rollup") as f:
+                total += next(int(line.split()[1]) for line in f if line.startswith("Pss:")) * 1024
+        except (OSError, StopIteration):
+            continue
+    return total
+
+
+def tell(to, argv, how):
+    """Runs @argv and writes what it and its descendants took."""
+    p = None
+    signal.signal(signal.SIGTERM, lambda *_: p and p.terminate())
+    try:
+        p = subprocess.Popen(argv, **how)
+        status = p.wait()
+    except OSError as e:
+        print(f"    {argv[0]}: {e}", file=sys.stderr)
+        status = 127
+    u = resource.getrusage(resource.RUSAGE_CHILDREN)
+    os.write(to, f"{u.ru_utime + u.ru_stime} {status}".encode())
+
+
+class Process:
+    """A command whose CPU time, with that of all its descendants, is known after wait()."""
+
+    def __init__(self, argv, stdin=None, stdout=None, env=None, log=None):
+        r, w = os.pipe()
+        self.reader = r
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(r)
+            try:
+                tell(w, argv, dict(stdin=stdin, stdout=stdout or subprocess.DEVNULL, stderr=log or subprocess.DEVNULL,
+                                   env={**os.environ, **(env or {})}))
+            finally:
+                os._exit(0)  # whatever happens: this is a copy of the bench
+        os.close(w)
+        self.peak = 0
+
+    def watch(self):
+        """Waits for its end, and notes the peak of its memory."""
+        while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
+            self.peak = max(self.peak, pss(self.pid) - pss_of_one(self.pid))
+            time.sleep(0.03)
+        return self.result()
+
+    def sample(self):
+        self.peak = max(self.peak, pss(self.pid) - pss_of_one(self.pid))
+
+    def wait(self):
+        os.waitpid(self.pid, 0)
+        return self.result()
+
+    def stop(self):
+        os.kill(self.pid, signal.SIGTERM)
+        return self.wait()
+
+    def result(self):
+        with os.fdopen(self.reader) as f:
+            cpu, status = f.read().split()
+        if int(status) not in (0, -signal.SIGTERM, 128 + signal.SIGTERM):
+            print(f"    ended with status {status}", file=sys.stderr)
+        return float(cpu)
+
+
+def pss_of_one(pid):
+    """Of the helper that stands between us and the contender: not its memory."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as f:
+            return next(int(line.split()[1]) for line in f if line.startswith("Pss:")) * 1024
+    except (OSError, StopIteration):
+        return 0
+
+
+def until(condition, seconds=120, step=0.005):
+    """Waits for a condition; the caller learns when it held, or dies."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        got = condition()
+        if got:
+            return got
+        time.sleep(step)
+    raise TimeoutError(f"not so after {seconds} s: {condition}")
+
+
+def middle(values):
+    return statistics.median(values)
+
+
+def spread(values):
+    """From the least to the greatest, as a share of the median, in per cent."""
+    m = middle(values)
+    return 100 * (max(values) - min(values)) / m if m else 0

@@ -1,0 +1,155 @@
+"""
+Reload under load: acknowledged records flow through a graph that changes all the time: other steps, other numbers of
+workers, stages that come and go, and now and then a configuration that is wrong.
+
+At the end each record that was acknowledged is in the output exactly once, and the producer, which no reload
+changed, is still the process it was.
+
+SLUICE_RELOADS says how many reloads (20); SLUICE_RECORDS how many records at least (200,000).
+"""
+
+import json
+import os
+import threading
+
+from conftest import DEADLINE, ControlError, dealer, free_port, wait_for
+
+RELOADS = int(os.environ.get("SLUICE_RELOADS", "20"))
+RECORDS = int(os.environ.get("SLUICE_RECORDS", "200000"))
+PER_MESSAGE = 100
+
+HEAD = """
+arena: {size: 16MiB, buffer: 64KiB}
+producers:
+  in: {type: zmq, socket: router, listen: "tcp://127.0.0.1:@PORT@", codec: json}
+"""
+
+GRAPHS = {
+    "plain": """
+transformers:
+  clean: {steps: [{set: {x: 1}}]}
+consumers:
+  out: {from: clean, type: file, path: @DIR@/out.ndjson, codec: json}
+""",
+    "other step": """
+transformers:
+  clean: {steps: [{set: {x: 2, y: =upper("a")}}]}
+consumers:
+  out: {from: clean, type: file, path: @DIR@/out.ndjson, codec: json}
+""",
+    "three workers": """
+transformers:
+  clean: {workers: 3, steps: [{set: {x: 3}}]}
+consumers:
+  out: {from: clean, type: file, path: @DIR@/out.ndjson, codec: json}
+""",
+    "a stage between": """
+transformers:
+  clean: {workers: 2, steps: [{set: {x: 4}}]}
+  extra: {from: clean, workers: 2, steps: [{set: {z: 1}}]}
+consumers:
+  out: {from: extra, type: file, path: @DIR@/out.ndjson, codec: json}
+""",
+    "a stage beside": """
+transformers:
+  clean: {steps: [{set: {x: 5}}]}
+  twin: {from: in, steps: [{filter: {id: {lt: 0}}}]}
+consumers:
+  out: {from: clean, type: file, path: @DIR@/out.ndjson, codec: json}
+  none: {from: twin, type: null}
+""",
+}
+BAD = "\nconsumers:\n  out: {from: nobody, type: file, path: @DIR@/out.ndjson, codec: json}\n"
+
+
+class Feeder(threading.Thread):
+    """A client that sends until it is told to stop, and at least so many records."""
+
+    def __init__(self, port):
+        super().__init__()
+        self.port = port
+        self.enough = threading.Event()
+        self.sent = 0
+        self.error = None
+
+    def run(self):
+        try:
+            with dealer(f"tcp://127.0.0.1:{self.port}", "feeder") as client:
+                while self.sent < RECORDS or not self.enough.is_set():
+                    batch = []
+                    for _ in range(20):
+                        lines = [b'{"id":%d,"pad":"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"}' % i
+                                 for i in range(self.sent, self.sent + PER_MESSAGE)]
+                        batch.append(b"\n".join(lines))
+                        self.sent += PER_MESSAGE
+                    client.deliver(batch, deadline=4 * DEADLINE)
+        except Exception as e:  # noqa: BLE001  told by the test's own thread
+            self.error = e
+
+
+def test_reload_under_load(daemon):
+    port = free_port()
+    text = lambda graph: (HEAD + graph).replace("@PORT@", str(port))  # noqa: E731
+    d = daemon(text(GRAPHS["plain"]), expect=["reload refused", "sluice.yaml:"])
+    producer = d.worker("in")["pid"]
+    feeder = Feeder(port)
+    feeder.start()
+    names = list(GRAPHS)
+    bad = 0
+    try:
+        for n in range(1, RELOADS + 1):
+            before = d.stats("out")["records_in"]
+            keep = {(w["stage"], w["index"]): w["pid"] for w in d.workers()}
+            if n % 5 == 0:
+                d.write_config(text(BAD))
+                p = d.sluicectl("reload")
+                assert p.returncode == 1 and "nobody" in p.stdout + p.stderr
+                bad += 1
+                assert {(w["stage"], w["index"]): w["pid"] for w in d.workers()} == keep
+            d.write_config(text(GRAPHS[names[n % len(names)]]))
+            d.sluicectl("reload", deadline=4 * DEADLINE).check_returncode()
+            if "beside" not in names[n % len(names)] and "beside" not in names[(n - 1) % len(names)]:
+                assert d.worker("in")["pid"] == keep["in", 0], "an unchanged worker was replaced"
+            assert d.worker("dead")["pid"] == keep["dead", 0]
+            d.wait_for(lambda: d.stats("out")["records_in"] != before and not feeder.error or not feeder.is_alive(),
+                       what="records to flow again")
+    finally:
+        feeder.enough.set()
+        feeder.join()
+    assert not feeder.error, feeder.error
+    status = d.status()
+    assert status["reloads"] == RELOADS and bad == RELOADS // 5
+    wait_for(d.settled, 4 * DEADLINE, "everything to be delivered")
+    assert producer
+    with (d.dir / "out.ndjson").open("rb") as f:
+        have = [json.loads(line)["id"] for line in f]
+    print(f"{RELOADS} reloads and {bad} refused ones while {feeder.sent} acknowledged records flowed")
+    assert len(have) == feeder.sent, f"{feeder.sent - len(have)} lost or doubled"
+    assert sorted(have) == list(range(feeder.sent))
+
+
+def test_a_removed_reader_that_is_stuck(daemon):
+    """The edge to it cannot be emptied: the reload is refused, with the way out; --discard takes it, counted."""
+    config = """
+        arena: {size: 8MiB, buffer: 64KiB}
+        daemon: {runtime_dir: @DIR@/run, stop_timeout: 1s}
+        producers:
+          gen: {type: generate, rate: 20000, record: {id: =seq}}
+        consumers:
+          out: {from: gen, type: file, path: @DIR@/out.ndjson, codec: json}
+    """
+    stuck = config + "      bad: {from: gen, type: file, path: /proc/nowhere/x, codec: json, quota: 4}\n"
+    d = daemon(stuck, expect=["not reachable yet", "reload refused", "dropped [0-9]+ records"])
+    wait_for(lambda: d.stage("gen")["state"] == "blocked", DEADLINE, "the dead output to hold the producer up")
+    d.write_config(config)
+    try:
+        d.ctl("reload")
+        raise AssertionError("it was not refused")
+    except ControlError as e:
+        assert "--discard gen->bad" in str(e)
+    wait_for(lambda: d.stage("bad")["state"] == "unreachable", DEADLINE, "all to be as it was")
+    d.ctl("reload", "--discard", "gen->bad")
+    before = d.stats("out")["records_in"]
+    d.wait_for(lambda: d.stats("out")["records_in"] > before + 1000, what="the producer to go on")
+    audit = wait_for(lambda: (a := d.audit())["balanced"] and a, DEADLINE, "the books")
+    assert audit["dropped"] > 0

@@ -1,0 +1,129 @@
+"""
+A record that kills whoever works on it: found, set aside with the reason, and its siblings pass.
+
+Steps die in every way there is; so does a codec, in a producer, on one message. A worker that hangs is replaced.
+"""
+
+import json
+import signal
+import time
+
+import pytest
+
+import oracle
+from feed import Client
+from oracle import HEAD, Box, Job, Wrong, check_ids, lines_ids, settled
+
+N = 1_000_000 if oracle.LONG else 100_000
+POISON = N // 2 + 1  # no bad line, not rejected, not filtered
+
+# how to die -> what the letter has to say; loops end by stall_timeout, memory by memory_max's limit
+WAYS = {
+    "segv": "Segmentation fault",
+    "abort": "Aborted",
+    "stack": "Segmentation fault",
+    "loop": "no signal",
+    "memory": "Aborted",
+}
+
+
+class Poisoned(Job):
+    """One record that kills the step `crash` of `clean`."""
+
+    def __init__(self, how, n=N):
+        super().__init__(n=n, arena="16MiB", buffer="64KiB", poison={POISON: how},
+                         steps="      - crash: {}\n    stall_timeout: 2s\n    memory_max: 48MiB\n")
+
+
+def poison_letter(box, stage):
+    found = [x for x in box.letters() if "killed" in x["error"]]
+    if len(found) != 1:
+        raise Wrong(f"{len(found)} letters of poison: {found}; log:\n{box.log()}")
+    if not found[0]["stage"].startswith(stage):
+        raise Wrong(f"the letter names {found[0]['stage']}, not {stage}")
+    return found[0]
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_a_step_dies_of_one_record(how):
+    job = Poisoned(how)
+    with job.box() as box:
+        books = job.finish(box)
+        job.check(box, books)
+        letter = poison_letter(box, "clean/crash")
+        assert WAYS[how] in letter["error"] and letter["attempts"] == 3, letter
+        assert letter["input"]["id"] == POISON
+
+
+def test_three_poisons_close_together():
+    """Neighbours of a record that kills may kill too: each is found by itself."""
+    job = Job(n=6000, steps="      - crash: {}\n", poison={3001: "segv", 3002: "abort", 3005: "segv"})
+    with job.box() as box:
+        job.check(box, job.finish(box))
+        assert sum("killed" in x["error"] for x in box.letters()) == 3
+
+
+CODEC = """
+producers:
+  src: {%s, codec: crash, stall_timeout: 2s}
+consumers:
+  out: {type: file, path: @/out.jsonl, codec: json}
+"""
+
+
+def lines(n, poison):
+    return [b"%d%s\n" % (i, b" CRASH-ME:" + poison[i].encode() if i in poison else b"") for i in range(n)]
+
+
+@pytest.mark.parametrize("how", ["segv", "abort", "loop"])
+def test_a_producer_dies_of_one_line_of_a_file(how):
+    n, at = 50_000, 33_333
+    with Box(HEAD % dict(arena="8MiB", buffer="64KiB") + CODEC % "type: file, path: @/in.txt") as box:
+        box.path("in.txt").write_bytes(b"".join(lines(n, {at: how})))
+        box.start()
+        done = lambda: box.stages().get("out", {}).get("state") == "ended" and settled(box.ask("audit"))
+        oracle.until(lambda: f"the end; log:\n{box.log()}", done)
+        books = box.ask("audit")
+        assert box.stop() == 0
+        letter = poison_letter(box, "src")
+        assert WAYS[how] in letter["error"] and letter["attempts"] == 3, letter
+        assert letter["input"].startswith(f"{at} CRASH-ME")
+        check_ids("file", lines_ids(box.path("out.jsonl"), "line"), {str(i) for i in range(n)} - {str(at)})
+        assert books["balanced"] and books["received"] == n and books["dead"] == 1, books
+        assert not box.held_entries()
+
+
+def test_a_producer_dies_of_one_message():
+    """The client sends it again and again, as it has to: after the third death it is acknowledged as a letter."""
+    n, at = 20_000, 12_345
+    text = lines(n, {at: "segv"})
+    with Box(HEAD % dict(arena="8MiB", buffer="64KiB")
+             + CODEC % 'type: zmq, socket: router, listen: "ipc://@/in"') as box:
+        box.start()
+        client = Client("one", f"ipc://{box.dir}/in", n // 100, lambda i: b"".join(text[(i - 1) * 100:i * 100]))
+        client.start()
+        done = lambda: (client.error or client.acked == client.count) and settled(box.ask("audit"))
+        oracle.until(lambda: f"the end: {client.acked}; log:\n{box.log()}", done)
+        assert client.error is None and client.letters == 1
+        books = box.ask("audit")
+        assert box.stop() == 0
+        letter = poison_letter(box, "src")
+        assert "Segmentation fault" in letter["error"] and letter["input"].startswith(f"{at} CRASH-ME")
+        check_ids("file", lines_ids(box.path("out.jsonl"), "line"), {str(i) for i in range(n)} - {str(at)})
+        assert books["balanced"] and books["received"] == n, books
+
+
+@pytest.mark.parametrize("stage", ["src", "clean", "tot", "out", "db"])
+def test_a_worker_that_hangs_is_replaced(stage):
+    """Stopped, it makes no progress: killed after stall_timeout, and nothing is lost, doubled or blamed."""
+    hang = "stall_timeout: 1s"
+    job = Job(n=N, arena="16MiB", buffer="64KiB", producer=f", {hang}", steps=f"    {hang}\n")
+    job.config = job.config.replace("  tot:\n", f"  tot:\n    {hang}\n")
+    for name in ("out", "db"):
+        job.config = job.config.replace(f"  {name}: {{", f"  {name}: {{{hang}, timeout: 500ms, ")
+    with job.box(fault=f"commit_done:3:{stage}:{int(signal.SIGSTOP)}") as box:
+        books = job.run(box)
+        assert sum(w["restarts"] for w in box.ask("workers")["workers"] if w["stage"] == stage) == 1
+        assert box.stop() == 0
+        job.check(box, books)
+        assert "hangs: replaced" in box.log()
