@@ -159,7 +159,9 @@ int children_spawn(struct master *m, uint32_t slot)
 	c->master = m;
 	c->commits_at_start = atomic_load(&s->committed.number);
 	c->killed_by_us = c->killed_for_stall = c->replace = false;
-	atomic_store(&s->order, order_at_birth(m, c));
+	enum worker_order order = order_at_birth(m, c);
+	atomic_store(&s->order, order);
+	c->may_leave = order == ORDER_STOP || order == ORDER_DRAIN;
 	atomic_store(&s->activity, ACTIVITY_STARTING);
 	const struct config_stage *stage = &m->config->stages[c->stage];
 	/* only a producer's end is remembered, and only that of this very configuration: the others find out
@@ -307,11 +309,10 @@ static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg)
 	uint32_t slot = (uint32_t)(c - m->children);
 	struct arena_worker *s = arena_worker(&m->arena, slot);
 	(void)src;
-	uint32_t order = atomic_load(&s->order);
 	bool is_producer = m->config->stages[c->stage].kind == STAGE_PRODUCER;
 	bool ended = info->si_code == CLD_EXITED && info->si_status == WORKER_EXIT_ENDED;
 	bool orderly = ended || (info->si_code == CLD_EXITED && info->si_status == WORKER_EXIT_STOPPED &&
-				 (order == ORDER_STOP || order == ORDER_DRAIN));
+				 c->may_leave);
 	forget_process(c);
 	if (!orderly)
 		note_last_words(m, c, info);
@@ -344,6 +345,7 @@ void children_order(struct master *m, uint32_t slot, enum worker_order order)
 {
 	struct child *c = &m->children[slot];
 	atomic_store_explicit(&arena_worker(&m->arena, slot)->order, order, memory_order_release);
+	c->may_leave |= order == ORDER_STOP || order == ORDER_DRAIN;
 	if (c->channel >= 0)
 		send(c->channel, "o", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 	/* one that has to settle its predecessor's transaction is started first, and stopped then */

@@ -95,8 +95,9 @@ bool flow_pass_ends_on(struct master *m)
 			continue;
 		for (uint32_t w = 0; w < m->arena.workers; w++) {
 			struct child *c = &m->children[w];
+			uint32_t order = atomic_load(&arena_worker(&m->arena, w)->order);
 			if (c->wanted && c->stage == s && c->state == CHILD_RUNNING && !c->paused &&
-			    atomic_load(&arena_worker(&m->arena, w)->order) != ORDER_FLUSH)
+			    order != ORDER_FLUSH && order != ORDER_STOP)
 				children_order(m, w, ORDER_FLUSH);
 		}
 	}

@@ -68,6 +68,7 @@ struct child {
 	bool killed_by_us;    /* for another reason: does not count against its chunk */
 	bool replace;         /* restart at once after an orderly leave (restart, memory_max, reload) */
 	bool paused;          /* by command */
+	bool may_leave;       /* it was told to: an exit with 0 is no accident */
 	uint64_t seen_progress, seen_hand; /* for the stall check ... */
 	int64_t seen_at;      /* ... monotonic ns when they last changed */
 	char last_words[ARENA_WHY_MAX]; /* why it ended last */
