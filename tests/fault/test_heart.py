@@ -15,13 +15,29 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
-from box import POLL, ControlError, ndjson, wait_for  # noqa: E402
-from conftest import daemon  # noqa: E402, F401
+from box import POLL, ControlError, Daemon, finish, ndjson, wait_for  # noqa: E402
+del sys.path[0]  # its other modules are not meant for the tests here
 
 DEATHS = (r"killed by Killed",)
 ANY = (r"",)  # for tests after which the log may say anything
 SMALL = "arena: {size: 8MiB, buffer: 64KiB}\n"
+
+
+@pytest.fixture
+def daemon():
+    """As in tests/e2e: makes daemons, and looks at the end whether all is well with them."""
+    made = []
+
+    def make(config, args=(), start=True, **more):
+        made.append(Daemon(config, args, **more))
+        return made[-1].start() if start else made[-1]
+
+    yield make
+    problems = [p for d in made for p in finish(d)]
+    assert not problems, "\n".join(problems)
 
 
 def children(pid):
@@ -454,6 +470,10 @@ def test_garbage_in_the_arena(daemon):
     assert d.wait() >= 0, d.log()
 
 
+def is_zombie(pid):
+    return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+
+
 def descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
@@ -486,5 +506,4 @@ def test_restarts_leave_nothing(daemon):
     assert last[0] <= first[0] + 2  # a control client may be connected
     assert last[1] <= first[1] + 1024  # KiB
     assert sum(w["restarts"] for w in d.workers()) > rounds * 0.9
-    states = [pathlib.Path(f"/proc/{p}/stat").read_text().rsplit(")", 1)[1].split()[0] for p in children(d.pid)]
-    assert "Z" not in states
+    d.wait_for(lambda: not any(is_zombie(p) for p in children(d.pid)))
