@@ -16,9 +16,10 @@ export PATH := $(PATH):/usr/sbin:/sbin
 # Debian packages: to build and run the demo, and what the tests and tools need besides.
 DEPS := gcc libc6-dev pkg-config libzmq3-dev libmsgpack-dev libyaml-dev libsystemd-dev liblua5.4-dev \
 	liblmdb-dev libsqlite3-dev libpcre2-dev libxxhash-dev libssl-dev libseccomp-dev sqlite3
-DEPS_CHECK := libcmocka-dev clang llvm python3-pytest python3-zmq python3-msgpack shellcheck procps strace
+DEPS_CHECK := libcmocka-dev clang libclang-rt-dev python3-pytest python3-zmq python3-msgpack shellcheck procps \
+	strace valgrind binutils
 DEPS_TOOLS := clang-format clang-tidy cppcheck libyajl-dev
-DEPS_PACKAGE := python3-minimal scdoc dpkg-dev lintian
+DEPS_PACKAGE := python3-minimal scdoc dpkg-dev debhelper lintian
 
 LIBS := libzmq libsystemd libseccomp yaml-0.1 lua5.4 sqlite3 libpcre2-8 libxxhash libcrypto
 WARN := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wno-sign-conversion
@@ -156,9 +157,9 @@ demo: all ## Debian's package index through a pipeline, the result proved agains
 
 # ---- testing: each ends with "N passed, N failed" ----
 
-check: all units faults | $(STAMP_CHECK) ## everything that is tested: unit, e2e, short faults, short fuzzing, rules
+check: all units faults $(BUILD)/bench/hot | $(STAMP_CHECK) ## everything that is tested: unit, e2e, short faults, short fuzzing, rules
 	@+$(FUZZ_MAKE) fuzzers
-	@$(PY) tests/run rules unit e2e fault fuzz
+	@$(PY) tests/run rules budget unit e2e fault fuzz
 
 unit: check-unit
 check-unit: units ## unit tests

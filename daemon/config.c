@@ -143,7 +143,10 @@ static void merge_file(struct config_tree *t, const struct node *file, struct co
 
 static void read_file(struct config_tree *t, const char *path, struct complaints *c)
 {
+	unsigned before = c->count;
 	const struct node *n = yaml_read(&t->yaml, path, c);
+	if (!n && c->count > before)
+		t->broken_file = true;
 	if (!n || is_nothing(n))
 		return;
 	if (n->kind != NODE_MAP)

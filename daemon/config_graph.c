@@ -228,6 +228,8 @@ static void read_from(struct config *cfg, unsigned to, struct complaints *c)
 static void check_present(const struct config *cfg, struct complaints *c)
 {
 	unsigned n[3] = {0};
+	if (cfg->tree->broken_file)
+		return;
 	for (unsigned i = 0; i < cfg->n_stages; i++)
 		n[cfg->stages[i].kind]++;
 	if (n[STAGE_PRODUCER] == 0)

@@ -32,6 +32,7 @@ struct config_tree {
 	struct node *root; /* all files merged */
 	struct config_link *links;
 	unsigned n_links;
+	bool broken_file;  /* a file could not be read: nobody can say what is missing */
 	bool broken_steps; /* a step was wrong: nobody can say which outputs there are */
 	bool broken_links; /* a `from` was wrong: nobody can say who is unread or in a circle */
 };

@@ -24,6 +24,7 @@
 #include "daemon/spool.h"
 #include "daemon/notify.h"
 #include "ipc/err.h"
+#include "ipc/fault.h"
 #include "ipc/log.h"
 
 static const char STORED_ARENA[] = "arena";
@@ -113,18 +114,42 @@ static uint64_t chunks_in(const struct arena *a)
 
 static int make_new(struct master *m, int fd, const struct arena_geometry *g, const char *where)
 {
-	int r = arena_begin(&m->arena, fd, g);
+	int r = arena_create(&m->arena, fd, g);
 	if (r < 0) {
 		log_error("cannot make an arena of %llu bytes in %s: %s",
 			  (unsigned long long)arena_bytes(g), where, strerror(-r));
 		return r;
 	}
-	r = carry_load(m);
+	return carry_load(m);
+}
+
+/* An arena in a file is made beside its place and moved there when it is whole and knows what was carried over: who is
+ * killed meanwhile leaves nothing that looks like an arena, and the carried figures where they were. */
+static int make_file(struct master *m, const struct arena_geometry *g, const char *path)
+{
+	char fresh[4096];
+	snprintf(fresh, sizeof(fresh), "%s.new", path);
+	int fd = open(fresh, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	int r = fd < 0 ? err_errno() : 0;
 	if (r < 0)
-		return r;
-	arena_finish(&m->arena); /* who starts after a crash before this line makes it anew, and loads again */
-	carry_forget(m);
-	return 0;
+		log_error("cannot open %s: %s", fresh, strerror(-r));
+	else
+		r = make_new(m, fd, g, path);
+	FAULT(arena_made);
+	if (r == 0 && rename(fresh, path) < 0) {
+		r = err_errno();
+		log_error("cannot move %s to %s: %s", fresh, path, strerror(-r));
+	}
+	FAULT(arena_moved);
+	if (r == 0) {
+		carry_forget(m);
+		return 0;
+	}
+	arena_detach(&m->arena);
+	if (fd >= 0)
+		close(fd);
+	unlink(fresh);
+	return r;
 }
 
 static const char *attach_problem(int r)
@@ -164,17 +189,14 @@ static int rebuild(struct master *m, int fd, const struct arena_geometry *g, int
 	return home_log_rebuild(m, g, problem ? "the arena is damaged" : "the machine was started anew");
 }
 
-/* Takes over an arena that exists. A changed geometry is fine when nothing is in flight. */
+/* Takes over an arena that exists. A changed geometry is fine when nothing is in flight: then what it knows is saved,
+ * and ARENA_E_GEOMETRY asks for a new one. */
 static int take_over(struct master *m, int fd, const struct arena_geometry *g, const char *where)
 {
 	int r = arena_attach(&m->arena, fd);
-	bool lost = r == ARENA_E_CORRUPT || r == ARENA_E_UNMADE || (r == 0 && m->arena.boot_changed);
+	bool lost = r == ARENA_E_CORRUPT || (r == 0 && m->arena.boot_changed);
 	if (lost && g->tails && home_log_exists(m))
 		return rebuild(m, fd, g, r);
-	if (r == ARENA_E_UNMADE) {
-		log_notice("the arena in %s was never finished: it is made anew", where);
-		return make_new(m, fd, g, where);
-	}
 	if (r == 0 && m->config->arena_path && !g->tails)
 		home_log_leave(m, !m->arena.boot_changed);
 	if (r == 0)
@@ -198,9 +220,9 @@ static int take_over(struct master *m, int fd, const struct arena_geometry *g, c
 			  m->arena.workers, (unsigned long long)chunks);
 		return -EINVAL;
 	}
-	r = carry_save(m);
+	r = carry_save(m); /* all that the old one still knows is there now */
 	arena_detach(&m->arena);
-	return r < 0 ? r : make_new(m, fd, g, where);
+	return r < 0 ? r : ARENA_E_GEOMETRY;
 }
 
 /* Takes over what the daemon before us left with systemd in memory, when the arena is to be a file now. What is in
@@ -236,22 +258,26 @@ static int leave_memory(struct master *m)
 static int open_file_arena(struct master *m, const struct arena_geometry *g)
 {
 	const char *path = m->config->arena_path;
-	struct stat st;
+	struct stat st = {0};
 	int r = leave_memory(m);
 	if (r < 0)
 		return r;
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (fd < 0 || fstat(fd, &st) < 0) {
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	if ((fd < 0 && errno != ENOENT) || (fd >= 0 && fstat(fd, &st) < 0)) {
 		r = err_errno();
 		log_error("cannot open arena.path %s: %s", path, strerror(-r));
 		return r;
 	}
-	if (st.st_size)
-		return take_over(m, fd, g, path);
-	if (!g->tails || !home_log_exists(m))
-		return make_new(m, fd, g, path);
-	close(fd);
-	return home_log_rebuild(m, g, "there is no arena");
+	r = st.st_size ? take_over(m, fd, g, path) : ARENA_E_GEOMETRY;
+	if (r != ARENA_E_GEOMETRY)
+		return r;
+	if (fd >= 0)
+		close(fd);
+	if (!st.st_size && g->tails && home_log_exists(m))
+		return home_log_rebuild(m, g, "there is no arena");
+	if (!g->tails) /* first: there may not be room for both. A log without an arena would mean a loss, though */
+		unlink(path);
+	return make_file(m, g, path);
 }
 
 static int open_memfd_arena(struct master *m, const struct arena_geometry *g)
@@ -259,6 +285,8 @@ static int open_memfd_arena(struct master *m, const struct arena_geometry *g)
 	int fd = notify_stored(STORED_ARENA);
 	if (fd >= 0) {
 		int r = take_over(m, fd, g, "systemd's fd store");
+		if (r == ARENA_E_GEOMETRY)
+			r = make_new(m, fd, g, "systemd's fd store");
 		if (r == 0)
 			carry_forget(m); /* what it carries is in this arena, or older */
 		m->stored = r == 0;
@@ -268,6 +296,8 @@ static int open_memfd_arena(struct master *m, const struct arena_geometry *g)
 	if (fd < 0)
 		return err_errno();
 	int r = make_new(m, fd, g, "memory");
+	if (r == 0)
+		carry_forget(m);
 	if (r == 0)
 		m->stored = notify_store(STORED_ARENA, fd);
 	return r;

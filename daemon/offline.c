@@ -27,7 +27,8 @@ int offline_check(struct config *cfg)
 {
 	struct arena_geometry g = {.entries = (uint32_t)(cfg->arena_size / cfg->arena_buffer),
 				   .workers = (uint32_t)cfg->max_workers,
-				   .buffer_size = cfg->arena_buffer};
+				   .buffer_size = cfg->arena_buffer,
+				   .tails = cfg->log_stage != UINT32_MAX};
 	unsigned workers = 0;
 	for (unsigned i = 0; i < cfg->n_stages; i++)
 		workers += cfg->stages[i].workers;

@@ -62,6 +62,10 @@ static int usage(FILE *f)
 
 static int help_of(const struct command *c)
 {
+	if (c == &command_all[COMMAND_send]) { /* has more options than a list of commands shows */
+		char *words[] = {"send", "--help", NULL};
+		return send_main(2, words);
+	}
 	printf("usage: sluicectl %s%s%s\n\n%s%s\n", c->name, *c->args ? " " : "", c->args, c->help,
 	       c->who == COMMAND_WHO_CHANGE
 	               ? "\n\nOnly root and the user the daemon runs as may do this."

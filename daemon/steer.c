@@ -39,6 +39,10 @@ int master_pause(struct master *m, const char *name, bool pause, const char **wh
 		*why = "the daemon is stopping";
 		return 1;
 	}
+	if (m->drained && m->config->stages[stage].kind == STAGE_PRODUCER) {
+		*why = "intake was stopped by drain; restart begins it again";
+		return 1;
+	}
 	for (uint32_t w = 0; w < m->arena.workers; w++) {
 		struct child *c = &m->children[w];
 		if (!of_stage(c, stage))

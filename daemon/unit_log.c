@@ -16,11 +16,19 @@
 
 #include <string.h>
 
+/* Not every producer does: what puts back dead letters fills its stage's edge. */
+static bool leads_to_log(const struct worker *w, uint32_t edge)
+{
+	const char *log = w->config->stages[w->config->log_stage].name;
+	return strncmp(w->a->h->edges[edge].to, log, ARENA_NAME_MAX) == 0;
+}
+
 void unit_log_init(struct worker *w)
 {
 	/* a replayer keeps its input until all of it is delivered, and needs no log */
 	w->logged = w->config->log_stage != UINT32_MAX && w->stage->kind == STAGE_PRODUCER &&
-	            !w->stage->builtin && w->out[0].n_edges == 1;
+	            !w->stage->builtin && w->out[0].n_edges == 1 &&
+	            leads_to_log(w, w->out[0].edges[0]);
 	if (w->logged)
 		w->dead.edges[0] = w->out[0].edges[0];
 }

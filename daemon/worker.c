@@ -100,7 +100,10 @@ static void read_channel(struct worker *w)
 static void note_sleep(struct worker *w, enum worker_waiting kind, int64_t from, int64_t to)
 {
 	static int64_t woke;
+	static uint64_t refused;
 	struct stats_block *s = &w->me->stats;
+	stats_add(s, STAT_refused, w->st.refused - refused); /* a stage counts for itself; tell it now and then */
+	refused = w->st.refused;
 	if (woke)
 		stats_add(s, STAT_busy_ns, (uint64_t)(from - woke));
 	stats_add(s, kind == WAITING_ROOM ? STAT_blocked_ns : STAT_idle_ns, (uint64_t)(to - from));

@@ -54,7 +54,6 @@ enum arena_error {
 	ARENA_E_LAYOUT,   /* made by another version */
 	ARENA_E_GEOMETRY, /* sizes differ from what is asked */
 	ARENA_E_CORRUPT,  /* a header that cannot be */
-	ARENA_E_UNMADE,   /* its maker died before arena_finish */
 };
 
 /* ---- the word ---- */
@@ -335,13 +334,8 @@ uint64_t arena_overhead(const struct arena_geometry *g);
  * for want of room. The fd stays the caller's. 0 or -errno (-ENOSPC: and the file is cut to nothing). */
 int arena_create(struct arena *a, int fd, const struct arena_geometry *g);
 
-/* The same in two steps, for what has to be in it before it counts: until arena_finish it is none to arena_attach. */
-int arena_begin(struct arena *a, int fd, const struct arena_geometry *g);
-void arena_finish(struct arena *a);
-
 /* Maps an existing one and checks its header. Says in a->boot_changed whether the machine was started anew
- * since it was used. 0, ARENA_E_LAYOUT, ARENA_E_CORRUPT, ARENA_E_UNMADE, -errno. The caller compares the
- * geometry. */
+ * since it was used. 0, ARENA_E_LAYOUT, ARENA_E_CORRUPT, -errno. The caller compares the geometry. */
 int arena_attach(struct arena *a, int fd);
 /* Takes it over into this boot of the machine: from now on chunks of earlier ones are checked when claimed. */
 void arena_note_boot(struct arena *a);

@@ -131,7 +131,7 @@ static int fill_header(struct arena_header *h)
 	return 0;
 }
 
-static int place(struct arena *a, void *memory, size_t size, const struct arena_geometry *g)
+int arena_place(struct arena *a, void *memory, size_t size, const struct arena_geometry *g)
 {
 	*a = (struct arena){.fd = -1};
 	struct arena_header *h = memory;
@@ -144,21 +144,8 @@ static int place(struct arena *a, void *memory, size_t size, const struct arena_
 	take_view(a, memory);
 	for (uint32_t w = 0; w < a->workers; w++)
 		atomic_store(&arena_worker(a, w)->hand_entry, ARENA_NO_RECORD);
+	memcpy(h->magic, magic, sizeof(magic)); /* last: a half-made arena has none */
 	return 0;
-}
-
-void arena_finish(struct arena *a)
-{
-	atomic_thread_fence(memory_order_release); /* last: a half-made arena has no magic */
-	memcpy(a->h->magic, magic, sizeof(magic));
-}
-
-int arena_place(struct arena *a, void *memory, size_t size, const struct arena_geometry *g)
-{
-	int r = place(a, memory, size, g);
-	if (r == 0)
-		arena_finish(a);
-	return r;
 }
 
 static int map(int fd, size_t size, int flags, void **base)
@@ -167,7 +154,7 @@ static int map(int fd, size_t size, int flags, void **base)
 	return *base == MAP_FAILED ? err_errno() : 0;
 }
 
-int arena_begin(struct arena *a, int fd, const struct arena_geometry *g)
+int arena_create(struct arena *a, int fd, const struct arena_geometry *g)
 {
 	void *base = NULL;
 	uint64_t size = arena_bytes(g);
@@ -181,7 +168,7 @@ int arena_begin(struct arena *a, int fd, const struct arena_geometry *g)
 		(void)!ftruncate(fd, 0);
 		return r;
 	}
-	r = place(a, base, size, g);
+	r = arena_place(a, base, size, g);
 	if (r == 0)
 		r = guard_buffers(a);
 	if (r < 0) {
@@ -190,29 +177,6 @@ int arena_begin(struct arena *a, int fd, const struct arena_geometry *g)
 	}
 	a->fd = fd;
 	return 0;
-}
-
-int arena_create(struct arena *a, int fd, const struct arena_geometry *g)
-{
-	int r = arena_begin(a, fd, g);
-	if (r == 0)
-		arena_finish(a);
-	return r;
-}
-
-/* What arena_begin leaves when it is cut off: nothing but zeros, or a header of ours without its magic. */
-static bool unmade(const uint8_t *p, uint64_t size)
-{
-	const struct arena_header *h = (const void *)p;
-	static const char none[sizeof(magic)];
-	if (size > sizeof(*h))
-		size = sizeof(*h);
-	if (size == sizeof(*h) && h->layout == ARENA_LAYOUT && h->header_size == sizeof(*h))
-		return memcmp(h->magic, none, sizeof(none)) == 0;
-	for (uint64_t i = 0; i < size; i++)
-		if (p[i])
-			return false;
-	return true;
 }
 
 static bool plausible(const struct arena_header *h, uint64_t file_size)
@@ -253,8 +217,6 @@ void arena_note_boot(struct arena *a)
 
 static int check_header(const struct arena_header *h, uint64_t file_size)
 {
-	if (file_size < sizeof(*h))
-		return ARENA_E_CORRUPT;
 	if (memcmp(h->magic, magic, sizeof(magic)) != 0)
 		return ARENA_E_CORRUPT;
 	if (h->layout != ARENA_LAYOUT || h->header_size != sizeof(*h))
@@ -269,12 +231,12 @@ static int attach(struct arena *a, int fd, int flags)
 	*a = (struct arena){.fd = -1};
 	if (fstat(fd, &st) < 0)
 		return err_errno();
-	if (st.st_size == 0)
-		return ARENA_E_UNMADE;
+	if ((uint64_t)st.st_size < sizeof(struct arena_header))
+		return ARENA_E_CORRUPT;
 	int r = map(fd, (size_t)st.st_size, flags, &base);
 	if (r < 0)
 		return r;
-	r = unmade(base, (uint64_t)st.st_size) ? ARENA_E_UNMADE : check_header(base, (uint64_t)st.st_size);
+	r = check_header(base, (uint64_t)st.st_size);
 	if (r != 0) {
 		munmap(base, (size_t)st.st_size);
 		return r;

@@ -162,8 +162,9 @@ static int run(struct chain *ch, unsigned first, struct record *r, struct stage 
 	return a == STAGE_E_REJECT && *at ? say_too_large(*at, r) : a;
 }
 
-/* Field by field: an initializer clears the padding with stores that overlap the fields, and the caller, which reads
- * them at once, would wait until all stores before them have left the processor. */
+/* Field by field: an initializer clears the padding with stores that overlap the fields, and the
+ * caller, which reads them at once, would wait until all stores before them have left the
+ * processor. */
 static struct chain_outcome outcome(int answer, const char *why, const char *step)
 {
 	struct chain_outcome o;

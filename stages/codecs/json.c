@@ -110,6 +110,10 @@ static int more(struct codec *c, struct codec_window *w, const char *why)
 	if (!w->last && (size_t)(w->end - w->p) < text_max(c))
 		return CODEC_E_MORE;
 	s->dropping = !w->last;
+	if (!w->last) {
+		snprintf(s->why, sizeof(s->why), "too large: no end after %zu bytes", text_max(c));
+		why = s->why;
+	}
 	return reject(w, w->end, w->end, why);
 }
 

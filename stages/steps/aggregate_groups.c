@@ -50,7 +50,7 @@ struct group *groups_find(const struct groups *g, uint64_t hash, int64_t window,
 			return NULL;
 		struct group *e = groups_at(g, number - 1);
 		if (e->hash == hash && e->window == window && e->key_len == len &&
-		    !memcmp(g->keys.p + e->key, key, len))
+		    (len == 0 || !memcmp(g->keys.p + e->key, key, len)))
 			return e;
 	}
 }

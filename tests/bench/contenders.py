@@ -121,7 +121,7 @@ def sluice_fed(producer, transformer, consumer, client, arena=SMALL):
     """The daemon, fed over a socket by @client; ends when the books say that all went through."""
     def start(where, records, output, memory):
         at = f"tcp://127.0.0.1:{free_port()}"
-        path = config(where, arena, f'type: zmq, listen: "{at}", {producer}', transformer,
+        path = config(where, arena.replace("{dir}", where), f'type: zmq, listen: "{at}", {producer}', transformer,
                       consumer.replace("{out}", output))
         p = sluiced(path)
         until(lambda: started(where))
@@ -301,5 +301,8 @@ ALL = [
               sluice_fed("codec: msgpack", None, TO_NULL, [LOAD, "pack", "{at}", "{n}", "65536"]), 5),
     Contender("ROUTER, acknowledged, 100 records a message", "ingest",
               sluice_fed("codec: msgpack, socket: router", None, TO_NULL, [LOAD, "acked", "{at}", "{n}", "100"]), 2.5),
+    Contender("the same, stored on disk before it is acknowledged (J5)", "ingest",
+              sluice_fed("codec: msgpack, socket: router", None, TO_NULL, [LOAD, "acked", "{at}", "{n}", "100"],
+                         "size: 64MiB, path: {dir}/arena, sync: true"), 1),
     Contender("raw libzmq, 100 bytes a message", "ingest", batch([LOAD, "raw", "{n}", "100"]), note="limit"),
 ]

@@ -1,14 +1,17 @@
 /*
- * The hot loops alone, to count their instructions: what one record costs in a codec, in a chain of steps.
+ * The hot loops alone, to count their instructions: what one record costs in a codec, in a chain of
+ * steps.
  *
  *     hot LIST                  the names of the loops, one a line
- *     hot NAME [COUNT]          prepares COUNT records, then calls hot_loop() once; prints ns a record
+ *     hot NAME [COUNT]          prepares COUNT records, then calls hot_loop() once; prints ns a
+ * record
  *
- * Instructions are counted by callgrind with --toggle-collect=hot_loop (test_budget.py does), so that what
- * prepares the input stays out. Time is printed for those who run it without callgrind: then each loop goes
- * over its records 200 times and the best is told.
+ * Instructions are counted by callgrind with --toggle-collect=hot_loop (test_budget.py does), so
+ * that what prepares the input stays out. Time is printed for those who run it without callgrind:
+ * then each loop goes over its records 200 times and the best is told.
  *
- * Limit: everything is in the cache here. What waiting for memory costs shows in the whole bench only.
+ * Limit: everything is in the cache here. What waiting for memory costs shows in the whole bench
+ * only.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,7 +57,7 @@ static int host_emit(struct stage_host *h, unsigned output, const struct record 
 }
 
 static int host_reject(struct stage_host *h, const char *why, const void *input, size_t len,
-		       const char *at)
+                       const char *at)
 {
 	(void)h, (void)input, (void)len, (void)at;
 	die(why);
@@ -84,7 +87,8 @@ static void steps_open(struct hot *h, const char *yaml)
 		steps[i] = (struct chain_step){ops, config};
 	}
 	host.out = &h->out;
-	if (c.count || chain_init(&h->chain, "hot", steps, (unsigned)list->n, &host.base, 0, 1, ROOM) ||
+	if (c.count ||
+	    chain_init(&h->chain, "hot", steps, (unsigned)list->n, &host.base, 0, 1, ROOM) ||
 	    chain_open(&h->chain))
 		die("the steps do not open");
 	chain_chunk(&h->chain, 1700000000000000000, epoch, 1);
@@ -105,8 +109,8 @@ static void decode(struct hot *h, const struct buf *from, struct buf *to)
 	int r;
 	to->len = 0;
 	h->codec.ops->reset(&h->codec);
-	while ((r = h->codec.ops->decode(&h->codec, &w, to->p + to->len, to->cap - to->len, &len)) ==
-	       CODEC_E_OK)
+	while ((r = h->codec.ops->decode(&h->codec, &w, to->p + to->len, to->cap - to->len,
+	                                 &len)) == CODEC_E_OK)
 		to->len += len;
 	if (r != CODEC_E_END)
 		die("the input is not decoded");
@@ -155,24 +159,26 @@ static const struct loop {
 	const char *steps;
 	void (*run)(struct hot *h);
 } loops[] = {
-	{"json-decode", "json", "json", NULL, decode_text},
-	{"json-encode", "json", "json", NULL, encode},
-	{"msgpack-decode", "msgpack", "json", NULL, decode_records},
-	{"lines-decode", "lines", "lines", NULL, decode_text},
-	{"lines-encode", "lines", "lines", NULL, encode},
-	{"copy", NULL, "json", "[]", run_steps},
-	{"filter", NULL, "json", "[filter: {level: {not: debug}}]", run_steps},
-	{"filter-set", NULL, "json",
-	 "[filter: {level: {not: debug}}, "
-	 "set: {processed_at: =now(), hash: =xxh64(msg), service: =upper(service)}]",
-	 run_steps},
+        {"json-decode", "json", "json", NULL, decode_text},
+        {"json-encode", "json", "json", NULL, encode},
+        {"msgpack-decode", "msgpack", "json", NULL, decode_records},
+        {"lines-decode", "lines", "lines", NULL, decode_text},
+        {"lines-encode", "lines", "lines", NULL, encode},
+        {"copy", NULL, "json", "[]", run_steps},
+        {"filter", NULL, "json", "[filter: {level: {not: debug}}]", run_steps},
+        {"filter-set", NULL, "json",
+         "[filter: {level: {not: debug}}, "
+         "set: {processed_at: =now(), hash: =xxh64(msg), service: =upper(service)}]",
+         run_steps},
 };
 
 __attribute__((noinline)) void hot_loop(struct hot *h, const struct loop *l);
 __attribute__((noinline)) void hot_loop(struct hot *h, const struct loop *l)
 {
 	l->run(h);
-	__asm__ volatile("" ::: "memory"); /* no tail call: the toggle wants this function to return */
+	__asm__ volatile(
+	        "" ::
+	                : "memory"); /* no tail call: the toggle wants this function to return */
 }
 
 /* The same records every time; one in four is filtered out. */
@@ -184,11 +190,13 @@ static void make_text(struct buf *b, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		x = x * 1664525 + 1013904223;
 		buf_printf(b,
-			   "{\"id\":%zu,\"ts\":\"2026-03-01T00:%02u:%02u.%03uZ\",\"level\":\"%s\","
-			   "\"service\":\"%s\",\"msg\":\"request %08x handled by worker %u in the usual way%s\","
-			   "\"latency_ms\":%u.%02u,\"user\":{\"id\":%u,\"country\":\"DE\"}}\n",
-			   i + 1, x >> 27, x >> 22 & 31, x >> 12 & 511, level[i & 3], service[x >> 30], x,
-			   x >> 26, i % 16 ? "" : " \\\"said he\\\"", x >> 23, 10 + (x >> 8) % 90, x >> 12);
+		           "{\"id\":%zu,\"ts\":\"2026-03-01T00:%02u:%02u.%03uZ\",\"level\":\"%s\","
+		           "\"service\":\"%s\",\"msg\":\"request %08x handled by worker %u in the "
+		           "usual way%s\","
+		           "\"latency_ms\":%u.%02u,\"user\":{\"id\":%u,\"country\":\"DE\"}}\n",
+		           i + 1, x >> 27, x >> 22 & 31, x >> 12 & 511, level[i & 3],
+		           service[x >> 30], x, x >> 26, i % 16 ? "" : " \\\"said he\\\"", x >> 23,
+		           10 + (x >> 8) % 90, x >> 12);
 	}
 }
 

@@ -1,16 +1,16 @@
 /*
- * The other end of the wire for the bench: feeds, receives and measures, in C over libzmq, so that the client
- * costs as little as it can.
+ * The other end of the wire for the bench: feeds, receives and measures, in C over libzmq, so that
+ * the client costs as little as it can.
  *
- *     load push ENDPOINT FILE BYTES         whole lines of FILE in messages of up to BYTES (1: a line each)
- *     load pack ENDPOINT COUNT BYTES        msgpack records of about 100 bytes in messages of up to BYTES
- *     load acked ENDPOINT COUNT PER         msgpack records, PER a message, acknowledged (HELLO/SEND/ACK)
- *     load latency IN OUT RATE SECONDS      NDJSON records at a steady pace; out come p50 and p99 in us
- *     load tcp PORT FILE                    FILE down one TCP connection
- *     load drain ENDPOINT MBPS BYTES        takes messages at MBPS until BYTES have come
- *     load relay IN OUT                     PULL to PUSH and nothing else, for comparison
- *     load raw COUNT BYTES                  libzmq alone: messages a second, one sender, one receiver, tcp
- *     load copy MIB                         memcpy, in MB a second, through 256 KiB buffers in the cache and beside it
+ *     load push ENDPOINT FILE BYTES         whole lines of FILE in messages of up to BYTES (1: a
+ * line each) load pack ENDPOINT COUNT BYTES        msgpack records of about 100 bytes in messages
+ * of up to BYTES load acked ENDPOINT COUNT PER         msgpack records, PER a message, acknowledged
+ * (HELLO/SEND/ACK) load latency IN OUT RATE SECONDS      NDJSON records at a steady pace; out come
+ * p50 and p99 in us load tcp PORT FILE                    FILE down one TCP connection load drain
+ * ENDPOINT MBPS BYTES        takes messages at MBPS until BYTES have come load relay IN OUT PULL to
+ * PUSH and nothing else, for comparison load raw COUNT BYTES                  libzmq alone:
+ * messages a second, one sender, one receiver, tcp load copy MIB                         memcpy, in
+ * MB a second, through 256 KiB buffers in the cache and beside it
  *
  * Answers one line of `name=value` words on standard output. Everything connects; the daemon binds.
  */
@@ -127,7 +127,8 @@ static int tcp(unsigned port, const char *path)
 {
 	static char buf[256 << 10];
 	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-	int fd = open(path, O_RDONLY | O_CLOEXEC), s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd = open(path, O_RDONLY | O_CLOEXEC),
+	    s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	ssize_t n;
 	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	if (fd < 0 || s < 0 || connect(s, (struct sockaddr *)&to, sizeof(to)) < 0)
@@ -284,7 +285,8 @@ static int acked(const char *endpoint, uint64_t count, unsigned per)
 	}
 	while (a.acked < sent && answer(&a, true))
 		;
-	printf("messages=%" PRIu64 " window=%" PRIu64 " seconds=%.4f\n", sent, a.window, seconds(start));
+	printf("messages=%" PRIu64 " window=%" PRIu64 " seconds=%.4f\n", sent, a.window,
+	       seconds(start));
 	close_all(a.s);
 	return 0;
 }
@@ -320,8 +322,8 @@ static int receive(const char *endpoint, uint64_t count)
 	uint64_t skip = n / 10; /* the start: connecting, first touches */
 	qsort(took + skip, n - skip, sizeof(*took), by_value);
 	printf("received=%" PRIu64 " p50_us=%.1f p99_us=%.1f max_us=%.1f\n", n,
-	       (double)took[skip + (n - skip) / 2] / 1e3, (double)took[skip + (n - skip) * 99 / 100] / 1e3,
-	       (double)took[n - 1] / 1e3);
+	       (double)took[skip + (n - skip) / 2] / 1e3,
+	       (double)took[skip + (n - skip) * 99 / 100] / 1e3, (double)took[n - 1] / 1e3);
 	return 0;
 }
 
@@ -344,10 +346,11 @@ static int latency(const char *in, const char *out, uint64_t rate, uint64_t secs
 		int64_t due = start + (int64_t)(i * 1000000000 / rate);
 		struct timespec at = {due / 1000000000, due % 1000000000};
 		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
-		int n = snprintf(rec, sizeof(rec),
-				 "{\"id\":%" PRIu64 ",\"t\":%" PRId64
-				 ",\"level\":\"info\",\"service\":\"search\",\"msg\":\"request handled\"}\n",
-				 i, now());
+		int n = snprintf(
+		        rec, sizeof(rec),
+		        "{\"id\":%" PRIu64 ",\"t\":%" PRId64
+		        ",\"level\":\"info\",\"service\":\"search\",\"msg\":\"request handled\"}\n",
+		        i, now());
 		send_bytes(s, rec, (size_t)n, 0);
 	}
 	int status = 1;
@@ -378,8 +381,8 @@ static int raw(uint64_t count, size_t bytes)
 		_exit(0);
 	}
 	void *s = zmq_socket(ctx, ZMQ_PULL);
-	if (zmq_bind(s, "tcp://127.0.0.1:*") < 0 || zmq_getsockopt(s, ZMQ_LAST_ENDPOINT, at, &len) < 0 ||
-	    write(pipes[1], at, len) < 0)
+	if (zmq_bind(s, "tcp://127.0.0.1:*") < 0 ||
+	    zmq_getsockopt(s, ZMQ_LAST_ENDPOINT, at, &len) < 0 || write(pipes[1], at, len) < 0)
 		die("bind");
 	zmq_msg_t msg;
 	zmq_msg_init(&msg);

@@ -2,12 +2,13 @@
  * The limit to hold sluice against: the same jobs by hand, one thread, one process, no promises.
  *
  *     loop lines IN OUT           lines through untouched
- *     loop clean IN OUT           parse, drop debug, add processed_at and hash, upper-case service, write
- *     loop check FILE - N         what FILE holds: its records and a sum over their fields, for comparing
- *     loop serve ENDPOINT OUT N   `clean` over a ZeroMQ PULL, until N records came
+ *     loop clean IN OUT           parse, drop debug, add processed_at and hash, upper-case service,
+ * write loop check FILE - N         what FILE holds: its records and a sum over their fields, for
+ * comparing loop serve ENDPOINT OUT N   `clean` over a ZeroMQ PULL, until N records came
  *
- * It knows the shape of its records: flat scans for the fields it needs, everything else is copied as it
- * stands. It does not check UTF-8, numbers, duplicate keys or nesting, and a crash loses what it holds.
+ * It knows the shape of its records: flat scans for the fields it needs, everything else is copied
+ * as it stands. It does not check UTF-8, numbers, duplicate keys or nesting, and a crash loses what
+ * it holds.
  */
 #include <fcntl.h>
 #include <stdint.h>
@@ -60,10 +61,12 @@ static void note_time(void)
 	clock_gettime(CLOCK_REALTIME, &ts);
 	gmtime_r(&ts.tv_sec, &tm);
 	size_t n = strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &tm);
-	stamp_len = n + (size_t)snprintf(stamp + n, sizeof(stamp) - n, ".%06ldZ", ts.tv_nsec / 1000);
+	stamp_len =
+	        n + (size_t)snprintf(stamp + n, sizeof(stamp) - n, ".%06ldZ", ts.tv_nsec / 1000);
 }
 
-/* The string value behind @name; its end is *@end. The escapes stay: one that is needed plain is undone. */
+/* The string value behind @name; its end is *@end. The escapes stay: one that is needed plain is
+ * undone. */
 static const char *value(const char *p, const char *limit, const char *name, const char **end)
 {
 	const char *v = memmem(p, (size_t)(limit - p), name, strlen(name));
@@ -145,7 +148,8 @@ static size_t copy_lines(const char *p, size_t len, uint64_t *records)
 	return (size_t)(p - start);
 }
 
-static uint64_t file(const char *path, size_t (*lines)(const char *p, size_t len, uint64_t *records))
+static uint64_t file(const char *path,
+                     size_t (*lines)(const char *p, size_t len, uint64_t *records))
 {
 	static char in[BLOCK];
 	uint64_t records = 0;

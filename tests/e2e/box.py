@@ -41,6 +41,11 @@ def binary(name, env):
     return os.environ.get(env) or str(ROOT / "build" / name)
 
 
+def sanitized():
+    """Whether the daemon was built with AddressSanitizer, which needs memory and time of its own."""
+    return b"__asan_init" in pathlib.Path(binary("sluiced", "SLUICED")).read_bytes()
+
+
 class ControlError(Exception):
     """The daemon refused, or did not answer. code: sluicectl's exit status."""
 

@@ -48,7 +48,7 @@ def all_ended(d):
 
 
 def test_flush_finishes_everything(daemon):
-    d = daemon(CONFIG)
+    d = daemon(CONFIG, expect=["reload refused, the old configuration stays: everything is being finished"])
     send(d, 0, 10000)
     d.ctl("drain", "--flush")
     d.wait_for(lambda: all_ended(d), what="all stages to end")

@@ -1,5 +1,5 @@
 """
-Random kills under acknowledged load: what test_storm.py and soak.py are made of.
+Random kills under acknowledged load: what test_storm.py and soak are made of.
 
 Three clients send numbered messages of a hundred records each, and go on until told to end; whoever is chosen is
 killed, stopped or crashed; at the end each record that was acknowledged, and each that was sent before the end,

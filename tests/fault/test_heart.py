@@ -361,31 +361,6 @@ def test_everything_stood_still(daemon):
     assert d.worker("out")["pid"] == worker and d.worker("out")["restarts"] == 0
 
 
-def test_maker_of_the_arena_died(daemon):
-    """What a master leaves that was killed while it made its arena is no obstacle to the next."""
-    d = daemon("""
-        arena: {path: @DIR@/arena, size: 8MiB, buffer: 64KiB}
-        producers:
-          p: {type: generate, count: 1000}
-        consumers:
-          out: {from: p, type: file, path: @DIR@/out.jsonl, codec: json}
-        """, start=False, expect=["was never finished", "is no arena", "changed it"])
-    (d.dir / "arena").write_bytes(bytes(100000))
-    d.start()
-    d.wait_for({"delivered": 1000})
-    d.stop()
-    with open(d.dir / "arena", "r+b") as f:
-        f.write(bytes(8))  # only the magic is missing
-    d.start()
-    d.audit()
-    d.stop()
-    with open(d.dir / "arena", "r+b") as f:
-        f.write(b"something")
-    d.start(wait=False)
-    assert d.wait() != 0
-    assert "is no arena" in d.log()
-
-
 def test_smaller_arena_keeps_positions(daemon):
     """max_workers goes down, and there are more slots of former stages than places: those that are left go on."""
     def config(names, most):

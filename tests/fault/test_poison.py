@@ -4,9 +4,7 @@ A record that kills whoever works on it: found, set aside with the reason, and i
 Steps die in every way there is; so does a codec, in a producer, on one message. A worker that hangs is replaced.
 """
 
-import json
 import signal
-import time
 
 import pytest
 
@@ -32,7 +30,7 @@ class Poisoned(Job):
 
     def __init__(self, how, n=N):
         super().__init__(n=n, arena="16MiB", buffer="64KiB", poison={POISON: how},
-                         steps="      - crash: {}\n    stall_timeout: 2s\n    memory_max: 48MiB\n")
+                         steps="      - crash: {}\n    stall_timeout: 1s\n    memory_max: 48MiB\n")
 
 
 def poison_letter(box, stage):
@@ -65,7 +63,7 @@ def test_three_poisons_close_together():
 
 CODEC = """
 producers:
-  src: {%s, codec: crash, stall_timeout: 2s}
+  src: {%s, codec: crash, stall_timeout: 1s}
 consumers:
   out: {type: file, path: @/out.jsonl, codec: json}
 """
@@ -113,7 +111,7 @@ def test_a_producer_dies_of_one_message():
         assert books["balanced"] and books["received"] == n, books
 
 
-@pytest.mark.parametrize("stage", ["src", "clean", "tot", "out", "db"])
+@pytest.mark.parametrize("stage", ["src", "clean", "tot", "out", "db"] if oracle.LONG else ["clean", "db"])
 def test_a_worker_that_hangs_is_replaced(stage):
     """Stopped, it makes no progress: killed after stall_timeout, and nothing is lost, doubled or blamed."""
     hang = "stall_timeout: 1s"

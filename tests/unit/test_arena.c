@@ -83,8 +83,6 @@ static void test_what_is_no_arena(void **state)
 	a.h->facts_at += 64;
 	assert_int_equal(arena_attach(&b, fd), ARENA_E_CORRUPT);
 	a.h->facts_at -= 64;
-	memset(a.h->magic, 0, sizeof(a.h->magic)); /* its maker died */
-	assert_int_equal(arena_attach(&b, fd), ARENA_E_UNMADE);
 	a.h->magic[0] = 'X';
 	assert_int_equal(arena_attach(&b, fd), ARENA_E_CORRUPT);
 	arena_detach(&a);
