@@ -19,14 +19,29 @@ static const struct config_stage *stage_named(const struct master *m, const char
 	return config_stage(m->config, name);
 }
 
+/* Who inherits from @stage, which may be gone for longer than its own heir is. "": nobody. */
+static const char *heir_of(const struct arena *a, const char *stage)
+{
+	for (uint32_t w = 0; w < a->workers; w++)
+		if (arena_worker(a, w)->heir[0] &&
+		    strncmp(arena_worker(a, w)->stage, stage, ARENA_NAME_MAX) == 0)
+			return arena_worker(a, w)->heir;
+	for (unsigned i = 0; i < ARENA_BOOKS_MAX; i++)
+		if (strncmp(a->h->books[i].stage, stage, ARENA_NAME_MAX) == 0)
+			return a->h->books[i].heir;
+	return "";
+}
+
 /* Whether figures of @stage, or of its @heir once it is gone, belong to the pipeline. */
 static bool in_pipeline(const struct master *m, const char *stage, const char *heir, int pipeline)
 {
 	if (pipeline < 0)
 		return true;
 	const struct config_stage *s = stage_named(m, stage);
-	if (!s)
+	for (unsigned hops = 0; !s && heir[0] && hops < ARENA_BOOKS_MAX; hops++) {
 		s = stage_named(m, heir);
+		heir = s ? "" : heir_of(&m->arena, heir);
+	}
 	return s && !(s->builtin && s->kind == STAGE_CONSUMER) && (int)s->pipeline == pipeline;
 }
 

@@ -16,7 +16,7 @@
 #include "ipc/log.h"
 
 enum {
-	CARRY_VERSION = 1,
+	CARRY_VERSION = 2,
 };
 
 struct carry_head {
@@ -26,6 +26,7 @@ struct carry_head {
 
 struct carry_block {
 	char stage[ARENA_NAME_MAX];
+	char heir[ARENA_NAME_MAX];
 	uint32_t ordinal, kind;
 	uint32_t is_book;      /* a line of the books: no position */
 	uint32_t position_len; /* trailing zeros are left out */
@@ -64,6 +65,7 @@ static int put_worker(FILE *f, const struct arena_worker *s)
 	struct carry_block b = {.ordinal = s->ordinal, .kind = s->kind};
 	uint32_t len = ARENA_POSITION_MAX;
 	memcpy(b.stage, s->stage, sizeof(b.stage) - 1);
+	memcpy(b.heir, s->heir, sizeof(b.heir) - 1);
 	b.flags = s->committed.flags;
 	b.config_hash = s->config_hash;
 	memcpy(b.book, s->committed.book, sizeof(b.book));
@@ -87,6 +89,7 @@ static int put_all(FILE *f, const struct arena *a)
 		if (!line->stage[0])
 			continue;
 		memcpy(b.stage, line->stage, sizeof(b.stage) - 1);
+		memcpy(b.heir, line->heir, sizeof(b.heir) - 1);
 		memcpy(b.book, line->book, sizeof(b.book));
 		r = put(f, &b, NULL);
 	}
@@ -115,60 +118,90 @@ int carry_save(struct master *m)
 	return r;
 }
 
-static bool load_block(struct master *m, FILE *f, bool *end)
+/* One more line of the books, or more in one that is there. */
+static void add_line(struct arena *a, const struct carry_block *b)
+{
+	for (unsigned i = 0; i < ARENA_BOOKS_MAX; i++) {
+		struct arena_book *line = &a->h->books[i];
+		if (line->stage[0] && strncmp(line->stage, b->stage, sizeof(line->stage)) != 0 &&
+		    i + 1 < ARENA_BOOKS_MAX) /* the last gathers the rest */
+			continue;
+		if (!line->stage[0])
+			memcpy(line->stage, b->stage, sizeof(line->stage));
+		memcpy(line->heir, b->heir, sizeof(line->heir));
+		for (unsigned k = 0; k < BOOK_COUNT; k++)
+			line->book[k] += b->book[k];
+		return;
+	}
+}
+
+static void take_worker(struct master *m, const struct carry_block *b, const uint8_t *position)
+{
+	uint32_t slot;
+	if (arena_worker_assign(&m->arena, b->stage, b->ordinal, &slot) != 0) {
+		add_line(&m->arena, b);
+		return;
+	}
+	struct arena_worker *s = arena_worker(&m->arena, slot);
+	s->kind = b->kind;
+	memcpy(s->heir, b->heir, sizeof(s->heir));
+	s->committed.flags = b->flags;
+	s->config_hash = b->config_hash;
+	memcpy(s->committed.book, b->book, sizeof(b->book));
+	memcpy(s->position, position, ARENA_POSITION_MAX);
+}
+
+/* The smaller of two arenas may not have a slot for everybody: stages that there are come first. */
+static bool is_wanted(const struct master *m, const struct carry_block *b)
+{
+	const struct config_stage *s = b->is_book ? NULL : config_stage(m->config, b->stage);
+	return s && b->ordinal < s->workers;
+}
+
+static bool load_block(struct master *m, FILE *f, bool wanted, bool *end)
 {
 	struct carry_block b;
-	uint8_t *position = NULL;
-	bool ok = false;
 	if (fread(&b, sizeof(b), 1, f) != 1) {
 		*end = feof(f);
 		return *end;
 	}
-	b.stage[sizeof(b.stage) - 1] = 0;
-	position = calloc(1, ARENA_POSITION_MAX);
+	b.stage[sizeof(b.stage) - 1] = b.heir[sizeof(b.heir) - 1] = 0;
+	_cleanup_free_ uint8_t *position = calloc(1, ARENA_POSITION_MAX);
 	if (!position || b.position_len > ARENA_POSITION_MAX ||
 	    (b.position_len && fread(position, b.position_len, 1, f) != 1) ||
 	    block_crc(&b, position) != b.crc)
-		goto out;
-	uint32_t slot;
-	if (b.is_book) {
-		for (unsigned i = 0; i < ARENA_BOOKS_MAX; i++) {
-			struct arena_book *line = &m->arena.h->books[i];
-			if (line->stage[0])
-				continue;
-			memcpy(line->stage, b.stage, sizeof(line->stage));
-			memcpy(line->book, b.book, sizeof(line->book));
-			break;
-		}
-	} else if (arena_worker_assign(&m->arena, b.stage, b.ordinal, &slot) == 0) {
-		struct arena_worker *s = arena_worker(&m->arena, slot);
-		s->kind = b.kind;
-		s->committed.flags = b.flags;
-		s->config_hash = b.config_hash;
-		memcpy(s->committed.book, b.book, sizeof(b.book));
-		memcpy(s->position, position, ARENA_POSITION_MAX);
-	}
-	ok = true;
-out:
-	free(position);
+		return false;
+	if (is_wanted(m, &b) != wanted)
+		return true;
+	if (b.is_book)
+		add_line(&m->arena, &b);
+	else
+		take_worker(m, &b, position);
+	return true;
+}
+
+static bool load_blocks(struct master *m, FILE *f, bool wanted)
+{
+	struct carry_head head;
+	bool end = false;
+	rewind(f);
+	bool ok = fread(&head, sizeof(head), 1, f) == 1 &&
+		  memcmp(head.magic, magic, sizeof(magic)) == 0 && head.version == CARRY_VERSION &&
+		  head.books == BOOK_COUNT;
+	while (ok && !end)
+		ok = load_block(m, f, wanted, &end);
 	return ok;
 }
 
 int carry_load(struct master *m)
 {
 	char path[4096], bad[4096];
-	struct carry_head head;
 	path_of(m, "", path, sizeof(path));
 	path_of(m, ".bad", bad, sizeof(bad));
 	FILE *f = fopen(path, "re");
 	if (!f)
 		return errno == ENOENT ? 0 : err_errno();
-	bool end = false;
-	bool ok = fread(&head, sizeof(head), 1, f) == 1 &&
-		  memcmp(head.magic, magic, sizeof(magic)) == 0 && head.version == CARRY_VERSION &&
-		  head.books == BOOK_COUNT;
-	while (ok && !end)
-		ok = load_block(m, f, &end);
+	bool ok = load_blocks(m, f, true) && load_blocks(m, f, false);
 	fclose(f);
 	if (!ok) {
 		log_error("%s is damaged or of another version: kept as %s; positions start anew", path, bad);

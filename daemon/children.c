@@ -3,7 +3,7 @@
  *
  * The order at a death is fixed: the process is reaped (nothing can write its entries any more), its intent is
  * repaired, then the slot may be used again. Restarts are at once the first time, then after a random time of
- * up to RESTART_BASE * 2^n, at most RESTART_MAX; a commit made since its birth clears the count.
+ * up to RESTART_BASE * 2^n, at most RESTART_MAX; a commit made since its birth, or so long a life, clears the count.
  *
  * What counts against the chunk in hand: a crash of its own making (a signal nobody sends to stop a process, a
  * failure that it reports) and a stall. Not SIGKILL from elsewhere: that is the OOM killer, or a person.
@@ -116,12 +116,35 @@ static void wake_all(const struct master *m)
 
 static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg);
 
+/* One more than the stage is to have since it was scaled down. */
+static bool surplus(const struct master *m, const struct child *c)
+{
+	return c->stage < m->config->n_stages && c->ordinal >= m->config->stages[c->stage].workers;
+}
+
 static enum worker_order order_at_birth(const struct master *m, const struct child *c)
 {
 	bool producer = m->config->stages[c->stage].kind == STAGE_PRODUCER;
+	if (surplus(m, c))
+		return ORDER_STOP; /* it only settles what its predecessor left open */
 	if (producer && (m->drained || m->state == MASTER_DRAINING))
 		return ORDER_DRAIN; /* one that crashed while it drained */
 	return c->paused ? ORDER_PAUSE : ORDER_RUN;
+}
+
+/* A process that cannot be watched must not run: nobody would repair it, and another would get its slot. */
+static int end_unwatched(struct master *m, struct child *c, int r)
+{
+	uint32_t slot = (uint32_t)(c - m->children);
+	kill(c->pid, SIGKILL);
+	while (waitpid(c->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	forget_process(c);
+	intent_repair(&m->arena, slot, NULL);
+	atomic_store(&arena_worker(&m->arena, slot)->pid, 0);
+	c->pid = 0;
+	c->state = CHILD_STOPPED;
+	return r;
 }
 
 int children_spawn(struct master *m, uint32_t slot)
@@ -136,7 +159,9 @@ int children_spawn(struct master *m, uint32_t slot)
 	c->master = m;
 	c->commits_at_start = atomic_load(&s->committed.number);
 	c->killed_by_us = c->killed_for_stall = c->replace = false;
-	atomic_store(&s->order, order_at_birth(m, c));
+	enum worker_order order = order_at_birth(m, c);
+	atomic_store(&s->order, order);
+	c->may_leave = order == ORDER_STOP || order == ORDER_DRAIN;
 	atomic_store(&s->activity, ACTIVITY_STARTING);
 	const struct config_stage *stage = &m->config->stages[c->stage];
 	/* only a producer's end is remembered, and only that of this very configuration: the others find out
@@ -163,7 +188,7 @@ int children_spawn(struct master *m, uint32_t slot)
 	int r = sd_event_add_child(m->event, &c->exit_source, pid, WEXITED, on_child_exit, c);
 	if (r >= 0)
 		r = sd_event_add_io(m->event, &c->channel_source, c->channel, EPOLLIN, on_channel, c);
-	return r < 0 ? r : 0;
+	return r < 0 ? end_unwatched(m, c, r) : 0;
 }
 
 /* ---- death ---- */
@@ -193,7 +218,8 @@ static void repair(struct master *m, struct child *c, const siginfo_t *info)
 	bool killed = info->si_code != CLD_EXITED;
 	struct intent_death death = {
 		.counts = c->killed_for_stall || (killed && crash_signal(info->si_status)) ||
-			  (!killed && info->si_status == WORKER_EXIT_CANNOT),
+			  (!killed && info->si_status != WORKER_EXIT_STOPPED &&
+			   info->si_status != WORKER_EXIT_ENDED),
 		.signal = killed && !c->killed_for_stall ? (uint32_t)info->si_status : 0,
 		.max_attempts = (uint32_t)m->config->stages[c->stage].max_attempts,
 	};
@@ -202,6 +228,12 @@ static void repair(struct master *m, struct child *c, const siginfo_t *info)
 		count_against_input(arena_worker(&m->arena, slot), &death);
 	intent_repair(&m->arena, slot, &death);
 	atomic_store(&arena_worker(&m->arena, slot)->pid, 0);
+}
+
+/* Its stage's own transaction decides how its last unit ended: only a successor can ask. */
+static bool unsettled(const struct master *m, uint32_t slot)
+{
+	return atomic_load(&arena_worker(&m->arena, slot)->intent.state) == INTENT_PREPARED;
 }
 
 static int64_t back_off(unsigned failures)
@@ -277,25 +309,29 @@ static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg)
 	uint32_t slot = (uint32_t)(c - m->children);
 	struct arena_worker *s = arena_worker(&m->arena, slot);
 	(void)src;
-	bool orderly = info->si_code == CLD_EXITED && info->si_status != WORKER_EXIT_CANNOT;
-	bool ended = orderly && info->si_status == WORKER_EXIT_ENDED;
 	bool is_producer = m->config->stages[c->stage].kind == STAGE_PRODUCER;
+	bool ended = info->si_code == CLD_EXITED && info->si_status == WORKER_EXIT_ENDED;
+	bool orderly = ended || (info->si_code == CLD_EXITED && info->si_status == WORKER_EXIT_STOPPED &&
+				 c->may_leave);
 	forget_process(c);
 	if (!orderly)
 		note_last_words(m, c, info);
 	repair(m, c, info);
 	c->pid = 0;
-	if (atomic_load(&s->committed.number) != c->commits_at_start)
+	/* it went well for a while, even if there was nothing to commit */
+	if (atomic_load(&s->committed.number) != c->commits_at_start ||
+	    master_now() - c->started > RESTART_MAX)
 		c->failures = 0;
-	if (ended) {
+	if (surplus(m, c) && !unsettled(m, slot)) {
+		children_let_go(m, slot);
+	} else if (ended) {
 		c->state = CHILD_ENDED;
-	} else if (orderly && !c->replace) {
-		c->state = CHILD_STOPPED;
-	} else if (m->state >= MASTER_STOPPING || (intake_stopped(m) && is_producer)) {
+	} else if (m->state >= MASTER_STOPPING || (intake_stopped(m) && is_producer) ||
+		   (orderly && !c->replace && !surplus(m, c))) {
 		c->state = CHILD_STOPPED;
 	} else {
 		c->restarts++;
-		c->failures += !orderly;
+		c->failures += !orderly || surplus(m, c); /* that one could not settle yet */
 		children_restart_later(m, slot);
 	}
 	wake_all(m);
@@ -309,11 +345,12 @@ void children_order(struct master *m, uint32_t slot, enum worker_order order)
 {
 	struct child *c = &m->children[slot];
 	atomic_store_explicit(&arena_worker(&m->arena, slot)->order, order, memory_order_release);
+	c->may_leave |= order == ORDER_STOP || order == ORDER_DRAIN;
 	if (c->channel >= 0)
 		send(c->channel, "o", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 	/* one that has to settle its predecessor's transaction is started first, and stopped then */
 	if (c->state == CHILD_WAITING && (order == ORDER_STOP || order == ORDER_DRAIN) &&
-	    atomic_load(&arena_worker(&m->arena, slot)->intent.state) != INTENT_PREPARED) {
+	    !unsettled(m, slot)) {
 		c->restart_timer = sd_event_source_disable_unref(c->restart_timer);
 		c->state = CHILD_STOPPED;
 	}
@@ -329,12 +366,30 @@ void children_kill(struct master *m, uint32_t slot, bool for_stall)
 	kill(c->pid, SIGKILL);
 }
 
+void children_let_go(struct master *m, uint32_t slot)
+{
+	struct child *c = &m->children[slot];
+	c->restart_timer = sd_event_source_disable_unref(c->restart_timer);
+	*c = (struct child){.master = m, .channel = -1, .stage = c->stage, .ordinal = c->ordinal};
+}
+
 unsigned children_running(const struct master *m)
 {
 	unsigned n = 0;
 	for (uint32_t w = 0; w < m->arena.workers; w++)
 		n += m->children[w].state == CHILD_RUNNING;
 	return n;
+}
+
+bool children_left(const struct master *m, unsigned stage)
+{
+	for (uint32_t w = 0; w < m->arena.workers; w++) {
+		const struct child *c = &m->children[w];
+		if (c->wanted && c->stage == stage &&
+		    (c->state == CHILD_RUNNING || c->state == CHILD_WAITING))
+			return false;
+	}
+	return true;
 }
 
 unsigned children_of_stage(const struct master *m, unsigned stage)
@@ -357,7 +412,7 @@ static bool retire_one_stray(struct master *m)
 			continue;
 		if (replay_retire(m, w))
 			return true;
-		arena_worker_retire(&m->arena, w, st ? st->name : "");
+		arena_worker_retire(&m->arena, w, st ? st->name : s->heir);
 		return true;
 	}
 	return false;

@@ -3,7 +3,7 @@
  *
  * "Empty" must hold still: a scan is no snapshot. A chunk only comes onto an edge from a feeder; when all feeders'
  * processes have ended (reaped and repaired) no new one can come, so one clean scan after that is proof.
- * The same holds for a drain: producers gone, then edges empty from the front to the back.
+ * The same holds for a drain: producers gone, then stage by stage from the front to the back.
  *
  * A drain by itself passes no end on: groups and windows stay in the state, and the next start goes on with them.
  * A drain that is to flush (`sluicectl drain --flush`) makes the producers' stop an end like any other.
@@ -40,22 +40,24 @@ static bool stage_ended(const struct master *m, unsigned stage)
 	return any;
 }
 
-static bool feeders_ended(const struct master *m, unsigned stage)
+/* All that fill a stage's edges are @gone, and the edges are empty. */
+static bool dried_up(const struct master *m, unsigned stage,
+		     bool (*gone)(const struct master *m, unsigned stage))
 {
 	const struct config *cfg = m->config;
 	for (unsigned i = 0; i < cfg->n_edges; i++) {
 		const struct config_edge *e = &cfg->edges[i];
 		if (e->to != stage)
 			continue;
-		if (e->from != UINT32_MAX && !stage_ended(m, e->from))
+		if (e->from != UINT32_MAX && !gone(m, e->from))
 			return false;
 		for (unsigned s = 0; e->from == UINT32_MAX && s < cfg->n_stages; s++)
-			if (s != stage && !stage_ended(m, s))
+			if (s != stage && !gone(m, s))
 				return false;
 		if (!flow_edge_empty(m, i))
 			return false;
 	}
-	return !replay_feeds(m, stage);
+	return true;
 }
 
 static bool has_input(const struct master *m, unsigned stage)
@@ -88,26 +90,43 @@ bool flow_pass_ends_on(struct master *m)
 		all = false;
 		const struct config_stage *st = &m->config->stages[s];
 		/* the dead-letter writer stays as long as the daemon does: a replay may need it */
-		if (st->kind == STAGE_PRODUCER || (st->builtin && !m->until_done) || !feeders_ended(m, s))
+		if (st->kind == STAGE_PRODUCER || (st->builtin && !m->until_done) || !dried_up(m, s, stage_ended) ||
+		    replay_feeds(m, s))
 			continue;
 		for (uint32_t w = 0; w < m->arena.workers; w++) {
 			struct child *c = &m->children[w];
+			uint32_t order = atomic_load(&arena_worker(&m->arena, w)->order);
 			if (c->wanted && c->stage == s && c->state == CHILD_RUNNING && !c->paused &&
-			    atomic_load(&arena_worker(&m->arena, w)->order) != ORDER_FLUSH)
+			    order != ORDER_FLUSH && order != ORDER_STOP)
 				children_order(m, w, ORDER_FLUSH);
 		}
 	}
 	return all;
 }
 
+bool flow_drain_on(struct master *m)
+{
+	bool all = true;
+	for (unsigned s = m->config->n_stages; s < config_all_stages(m->config); s++)
+		if (!children_left(m, s))
+			return false; /* replays fill any edge */
+	for (unsigned s = 0; s < m->config->n_stages; s++) {
+		if (children_left(m, s))
+			continue;
+		all = false;
+		/* an edge that is empty now may be filled by a timer of the stage before it as long as that one runs */
+		if (m->config->stages[s].kind == STAGE_PRODUCER || !dried_up(m, s, children_left))
+			continue;
+		for (uint32_t w = 0; w < m->arena.workers; w++)
+			if (m->children[w].wanted && m->children[w].stage == s &&
+			    atomic_load(&arena_worker(&m->arena, w)->order) != ORDER_STOP)
+				children_order(m, w, ORDER_STOP);
+	}
+	return all;
+}
+
 bool flow_drained(const struct master *m)
 {
-	for (uint32_t w = 0; w < m->arena.workers; w++) {
-		const struct child *c = &m->children[w];
-		if (c->wanted && m->config->stages[c->stage].kind == STAGE_PRODUCER &&
-		    (c->state == CHILD_RUNNING || c->state == CHILD_WAITING))
-			return false;
-	}
 	/* from the front to the back: a chunk can only be ahead of the look, never behind it */
 	for (unsigned i = 0; i < m->config->n_edges; i++)
 		if (!flow_edge_empty(m, i))

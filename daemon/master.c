@@ -157,9 +157,10 @@ static void kill_the_rest(struct master *m)
 
 static void drain_step(struct master *m, int64_t now)
 {
-	if (flow_drained(m)) {
-		m->clean = true;
+	if (flow_drain_on(m)) {
+		m->clean = flow_drained(m);
 		begin_stopping(m, "stopping: everything in flight was finished");
+		finish_if_gone(m);
 	} else if (now > m->stop_at) {
 		uint64_t left = m->arena.entries - arena_free(&m->arena);
 		log_warning("stop_timeout is over with %llu chunks in flight%s", (unsigned long long)left,

@@ -68,6 +68,7 @@ struct child {
 	bool killed_by_us;    /* for another reason: does not count against its chunk */
 	bool replace;         /* restart at once after an orderly leave (restart, memory_max, reload) */
 	bool paused;          /* by command */
+	bool may_leave;       /* it was told to: an exit with 0 is no accident */
 	uint64_t seen_progress, seen_hand; /* for the stall check ... */
 	int64_t seen_at;      /* ... monotonic ns when they last changed */
 	char last_words[ARENA_WHY_MAX]; /* why it ended last */
@@ -89,6 +90,7 @@ struct master {
 	sd_event_source *tick;
 	int64_t started;              /* CLOCK_MONOTONIC ns */
 	int64_t started_at;           /* CLOCK_REALTIME ns */
+	int64_t checked_at;           /* monotonic ns of the last children_check() */
 	int64_t stop_at;              /* monotonic ns at which a drain is over; 0: none */
 	bool until_done;
 	bool drained;                 /* by command: intake stays stopped ... */
@@ -121,7 +123,7 @@ int master_scale(struct master *m, const char *stage, unsigned workers, const ch
 int master_reload(struct master *m, const char *discard, const char **why);
 /* Goes on with a reload that waits for workers to leave; called whenever one did, and by the tick. */
 void reload_step(struct master *m);
-/* Stops before anything was changed, because the daemon stops. */
+/* Stops before anything was changed, because the daemon stops; what it had stopped goes on, to finish its chunks. */
 void reload_abandon(struct master *m);
 /* Asks the stage's workers for copies of the next @n records; they arrive in control_tapped(). */
 int master_tap(struct master *m, const char *stage, unsigned n, const char **why);
@@ -176,6 +178,10 @@ void children_check(struct master *m, int64_t now);
 uint64_t watch_pss(pid_t pid);
 /* Why systemd's watchdog should not be fed; NULL: all is sound. */
 const char *watch_unsound(const struct master *m, int64_t now);
+/* The slot is no longer any worker's of the configuration; it keeps its figures. It has no process. */
+void children_let_go(struct master *m, uint32_t slot);
+/* True when none of a stage's workers has a process or waits for one. */
+bool children_left(const struct master *m, unsigned stage);
 /* How many have a process. */
 unsigned children_running(const struct master *m);
 /* How many of a stage's workers (config index) have a process. */
@@ -190,7 +196,10 @@ bool flow_edge_empty(const struct master *m, unsigned edge);
 bool flow_pass_ends_on(struct master *m);
 /* Starts ended stages again onto whose edges something was put. */
 void flow_awaken(struct master *m);
-/* True when producers are gone and no chunk is in flight. */
+/* After the producers were told to drain: stops each stage that nothing can come to any more, from the front to the
+ * back. True when all have left. */
+bool flow_drain_on(struct master *m);
+/* True when no chunk is in flight. */
 bool flow_drained(const struct master *m);
 
 /* ---- master.c ---- */

@@ -104,8 +104,27 @@ static struct reload *reload_free(struct reload *r)
 	return NULL;
 }
 
+/* Stages that are not replaced keep the number of workers they were scaled to. False: there is no room for that. */
+static bool keep_scale(const struct config *old, struct reload *r)
+{
+	uint64_t sum = 0;
+	bool scaled = false; /* what the file alone says was checked when it was read */
+	for (unsigned s = 0; s < r->next->n_stages; s++) {
+		struct config_stage *n = &r->next->stages[s];
+		const struct config_stage *o = config_stage(old, n->name);
+		if (o && !r->affected[o - old->stages]) {
+			scaled |= n->workers != o->workers;
+			n->workers = o->workers;
+		}
+		sum += n->workers;
+	}
+	return !scaled || sum <= r->next->max_workers;
+}
+
 int master_reload(struct master *m, const char *discard, const char **why)
 {
+	static const char too_many[] = "arena.max_workers is too small for the new configuration and the stages that "
+				       "were scaled: scale them down first";
 	struct complaints c = {0};
 	if (m->state >= MASTER_DRAINING)
 		return refuse(m, "the daemon is stopping", 22, why);
@@ -135,23 +154,16 @@ int master_reload(struct master *m, const char *discard, const char **why)
 	}
 	for (unsigned s = 0; s < config_all_stages(m->config); s++)
 		r->affected[s] = changed(m->config, s, r->next);
+	if (!keep_scale(m->config, r)) {
+		reload_free(r);
+		return refuse(m, too_many, strlen(too_many), why);
+	}
 	snprintf(r->discard, sizeof(r->discard), "%s", discard ? discard : "");
 	r->until = master_now() + m->config->stop_timeout;
 	m->reload = r;
 	m->reload_error[0] = 0;
 	notify_reloading();
 	return 0; /* reload_step() does the rest, from the loop */
-}
-
-static bool stage_left(const struct master *m, unsigned stage)
-{
-	for (uint32_t w = 0; w < m->arena.workers; w++) {
-		const struct child *c = &m->children[w];
-		if (c->wanted && c->stage == stage &&
-		    (c->state == CHILD_RUNNING || c->state == CHILD_WAITING))
-			return false;
-	}
-	return true;
 }
 
 /* The first edge that still keeps affected stage @s from being stopped, or -1. */
@@ -164,7 +176,7 @@ static int keeps(const struct master *m, unsigned s)
 			continue;
 		if (strcmp(r->discard, e->name) == 0)
 			continue;
-		if ((e->from != UINT32_MAX && !stage_left(m, e->from)) || replay_fills(m, i) ||
+		if ((e->from != UINT32_MAX && !children_left(m, e->from)) || replay_fills(m, i) ||
 		    !flow_edge_empty(m, i))
 			return (int)i;
 	}
@@ -197,10 +209,9 @@ static void end_reload(struct master *m, const char *why)
 }
 
 /* Starts again what was stopped. */
-static void go_back(struct master *m, const char *edge)
+static void start_again(struct master *m)
 {
-	char text[512];
-	struct reload *r = m->reload;
+	const struct reload *r = m->reload;
 	for (uint32_t w = 0; w < m->arena.workers; w++) {
 		struct child *c = &m->children[w];
 		if (!c->wanted || !r->affected[c->stage])
@@ -211,6 +222,12 @@ static void go_back(struct master *m, const char *edge)
 			 atomic_load(&arena_worker(&m->arena, w)->order) == ORDER_STOP)
 			c->replace = true; /* it is about to leave */
 	}
+}
+
+static void go_back(struct master *m, const char *edge)
+{
+	char text[512];
+	start_again(m);
 	snprintf(text, sizeof(text), "edge %s still holds chunks after stop_timeout; `sluicectl reload --discard %s` "
 		 "drops them", edge, edge);
 	end_reload(m, text);
@@ -252,6 +269,16 @@ static void remove_old_edges(struct master *m)
 	}
 }
 
+/* A worker of a removed stage left with a transaction that nobody can ask about any more: it counts as not done, so
+ * that its chunks are given up with the others of their edge. */
+static void give_up_unsettled(struct arena *a, uint32_t slot)
+{
+	if (atomic_load(&arena_worker(a, slot)->intent.state) != INTENT_PREPARED)
+		return;
+	intent_settle(a, slot, false);
+	intent_repair(a, slot, NULL);
+}
+
 /* Slots of stages that are gone are given up, those of changed ones stay theirs (positions, figures). */
 static void release_children(struct master *m)
 {
@@ -270,7 +297,11 @@ static void release_children(struct master *m)
 		} else {
 			c->stage = (unsigned)(n - r->next->stages);
 		}
-		if (!n && intent_clean(&m->arena, w))
+		if (n)
+			continue;
+		children_let_go(m, w); /* whatever was ordered of it is not meant for the slot's next one */
+		give_up_unsettled(&m->arena, w);
+		if (intent_clean(&m->arena, w))
 			arena_worker_retire(&m->arena, w, heir_of(m->config, c->stage, r->next));
 	}
 }
@@ -309,7 +340,7 @@ void reload_step(struct master *m)
 	if (!r)
 		return;
 	for (unsigned s = 0; s < config_all_stages(m->config); s++) {
-		if (!r->affected[s] || stage_left(m, s))
+		if (!r->affected[s] || children_left(m, s))
 			continue;
 		waiting = true;
 		int edge = keeps(m, s);
@@ -333,5 +364,9 @@ void reload_step(struct master *m)
 
 void reload_abandon(struct master *m)
 {
+	if (m->reload && m->state < MASTER_DRAINING && !home_persistent(m)) {
+		start_again(m);
+		end_reload(m, "the daemon is stopping");
+	}
 	m->reload = reload_free(m->reload);
 }

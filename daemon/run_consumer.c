@@ -83,7 +83,8 @@ static int try_unit(struct worker *w, struct pace *pace, bool give_up)
 	uint32_t taken = 0;
 	int r = 0;
 	w->st.now = worker_realtime();
-	if (w->stage->ops->begin && (r = w->stage->ops->begin(&w->st)) < 0)
+	/* what is given up goes to the dead letters: the stage, which may still be out of reach, has no part in it */
+	if (!give_up && w->stage->ops->begin && (r = w->stage->ops->begin(&w->st)) < 0)
 		return worker_blameless(w, r);
 	unsigned i = 0;
 	for (; r == 0 && i < w->n_in; i++)
@@ -94,9 +95,9 @@ static int try_unit(struct worker *w, struct pace *pace, bool give_up)
 		r = 0;
 	}
 	FAULT(deliver);
-	if (r == 0 && w->stage->ops->finish && (r = w->stage->ops->finish(&w->st)) < 0)
+	if (r == 0 && !give_up && w->stage->ops->finish && (r = w->stage->ops->finish(&w->st)) < 0)
 		return worker_blameless(w, r);
-	w->prepared = r == STAGE_OK;
+	w->prepared = r == STAGE_OK && !give_up;
 	FAULT(delivered);
 	return r;
 }
@@ -268,8 +269,16 @@ static int gather(struct worker *w, struct pace *pace)
 		return 0;
 	for (unsigned i = 0; i < w->n_in; i++)
 		bytes += w->in[i].bytes - w->in[i].byte;
-	while (bytes < w->a->buffer_size / 2 && unit_claim(w) == 0)
-		bytes += w->in[w->n_in - 1].bytes - w->in[w->n_in - 1].byte;
+	while (bytes < w->a->buffer_size / 2 && unit_claim(w) == 0) {
+		const struct unit_input *last = &w->in[w->n_in - 1];
+		if (arena_word(w->a, last->at.entry).attempts) {
+			/* not in one unit with others: the next crash would be laid to the wrong one again */
+			arena_unclaim(w->a, w->slot, last->at);
+			w->n_in--;
+			break;
+		}
+		bytes += last->bytes - last->byte;
+	}
 	return 0;
 }
 
@@ -287,10 +296,9 @@ int run_consumer(struct worker *w)
 				return r;
 			worker_safe_point(w);
 		}
-		if (gather(w, &pace) == 0)
-			r = deliver_unit(w, &pace);
-		else
-			r = idle(w);
+		r = timed(w); /* here, too: under steady load it is never idle */
+		if (r == 0)
+			r = gather(w, &pace) == 0 ? deliver_unit(w, &pace) : idle(w);
 		if (r < 0)
 			return r;
 	}

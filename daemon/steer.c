@@ -48,7 +48,9 @@ int master_pause(struct master *m, const char *name, bool pause, const char **wh
 		if (!of_stage(c, stage))
 			continue;
 		c->paused = pause;
-		if (c->state == CHILD_RUNNING)
+		/* one that is leaving leaves; the next one is born paused */
+		if (c->state == CHILD_RUNNING &&
+		    atomic_load(&arena_worker(&m->arena, w)->order) != ORDER_STOP)
 			children_order(m, w, pause ? ORDER_PAUSE : ORDER_RUN);
 	}
 	return 0;
@@ -78,6 +80,10 @@ int master_restart(struct master *m, const char *name, const char **why)
 	unsigned stage = 0;
 	if (find(m, name, &stage, why))
 		return 1;
+	if (m->state >= MASTER_STOPPING) {
+		*why = "the daemon is stopping";
+		return 1;
+	}
 	if (m->finishing) {
 		*why = "everything is being finished (drain --flush): start the daemon again";
 		return 1;
@@ -113,6 +119,8 @@ static int refuse_scale(const struct master *m, unsigned stage, unsigned workers
 		*why = "everything is being finished (drain --flush)";
 	else if (m->state != MASTER_RUNNING)
 		*why = "the daemon is not running normally";
+	else if (m->reload)
+		*why = "a reload is under way";
 	unsigned others = 0;
 	for (unsigned i = 0; i < m->config->n_stages; i++)
 		others += i == stage ? 0 : m->config->stages[i].workers;
@@ -124,30 +132,55 @@ static int refuse_scale(const struct master *m, unsigned stage, unsigned workers
 	return *why != NULL;
 }
 
-int master_scale(struct master *m, const char *name, unsigned workers, const char **why)
+/* Ends the workers that are too many. Their figures stay with their slots. */
+static void scale_down(struct master *m, unsigned stage, unsigned workers)
 {
-	unsigned stage = 0;
-	if (find(m, name, &stage, why) || refuse_scale(m, stage, workers, why))
-		return 1;
-	m->config->stages[stage].workers = workers;
 	for (uint32_t w = 0; w < m->arena.workers; w++) {
 		struct child *c = &m->children[w];
 		if (!of_stage(c, stage) || c->ordinal < workers)
 			continue;
-		if (c->state == CHILD_RUNNING || c->state == CHILD_WAITING)
-			children_order(m, w, ORDER_STOP); /* its figures stay with its slot */
+		c->replace = false;
+		children_order(m, w, ORDER_STOP);
+		if (c->state != CHILD_RUNNING && c->state != CHILD_WAITING)
+			children_let_go(m, w);
 	}
+}
+
+/* Starts those that are missing, paused if the stage is. */
+static void scale_up(struct master *m, unsigned stage, bool paused)
+{
+	for (uint32_t w = 0; w < m->arena.workers; w++) {
+		struct child *c = &m->children[w];
+		if (!of_stage(c, stage) || c->ordinal >= m->config->stages[stage].workers)
+			continue;
+		if (c->state == CHILD_NONE) {
+			c->paused = paused;
+			children_restart_later(m, w);
+		} else if (c->state == CHILD_RUNNING &&
+			   atomic_load(&arena_worker(&m->arena, w)->order) == ORDER_STOP) {
+			c->replace = true; /* it was told to leave by a scale before this one */
+		}
+	}
+}
+
+int master_scale(struct master *m, const char *name, unsigned workers, const char **why)
+{
+	unsigned stage = 0;
+	bool paused = false;
+	if (find(m, name, &stage, why) || refuse_scale(m, stage, workers, why))
+		return 1;
+	for (uint32_t w = 0; w < m->arena.workers; w++)
+		paused |= of_stage(&m->children[w], stage) && m->children[w].paused;
+	unsigned before = m->config->stages[stage].workers;
+	m->config->stages[stage].workers = workers;
 	if (children_assign(m) != 0) {
+		m->config->stages[stage].workers = before;
+		scale_down(m, stage, before);
 		*why = "no free worker slot";
 		return 1;
 	}
-	for (uint32_t w = 0; w < m->arena.workers; w++) {
-		struct child *c = &m->children[w];
-		if (!of_stage(c, stage) || c->ordinal >= workers)
-			continue;
-		if (c->state == CHILD_NONE || c->state == CHILD_STOPPED)
-			children_restart_later(m, w);
-	}
+	scale_down(m, stage, workers);
+	scale_up(m, stage, paused);
 	return 0;
 }
 

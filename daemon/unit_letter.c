@@ -107,7 +107,7 @@ int unit_letter(struct worker *w, const char *why, const char *step, const void 
 {
 	if (w->stage->builtin && w->stage->kind == STAGE_CONSUMER) { /* a letter about a letter would go round for ever */
 		log_error("dead letter cannot be written: %s", why);
-		w->book[BOOK_dropped]++;
+		stats_add(&w->me->stats, STAT_errors_data, 1); /* its record is in the books already, as dead */
 		return 0;
 	}
 	write_letter(w, why, step, input, len, is_record, at, attempts);
@@ -117,7 +117,7 @@ int unit_letter(struct worker *w, const char *why, const char *step, const void 
 	memcpy(w->dead.p + w->dead.used, w->letter.p, w->letter.len);
 	w->dead.used += (uint32_t)w->letter.len;
 	w->dead.records++;
-	w->book[BOOK_dead]++;
+	w->book[w->dead.missing[0] ? BOOK_dropped : BOOK_dead]++;
 	stats_add(&w->me->stats, STAT_errors_data, 1);
 	return 0;
 }

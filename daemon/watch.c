@@ -13,6 +13,8 @@
 
 #include "ipc/log.h"
 
+static const int64_t ABSENCE = 3000000000; /* ns between two looks, which are meant to be a second apart */
+
 static void check_stall(struct master *m, uint32_t slot, int64_t now)
 {
 	struct child *c = &m->children[slot];
@@ -122,8 +124,19 @@ const char *watch_unsound(const struct master *m, int64_t now)
 	return NULL;
 }
 
+/* Who did not look for a while (stopped with all its workers by a terminal, a debugger or the freezer of a container)
+ * knows nothing of what went on meanwhile: everybody gets his time again. */
+static void forgive_absence(struct master *m, int64_t now)
+{
+	if (m->checked_at && now - m->checked_at > ABSENCE)
+		for (uint32_t w = 0; w < m->arena.workers; w++)
+			m->children[w].seen_at = now;
+	m->checked_at = now;
+}
+
 void children_check(struct master *m, int64_t now)
 {
+	forgive_absence(m, now);
 	for (uint32_t w = 0; w < m->arena.workers; w++) {
 		struct child *c = &m->children[w];
 		if (c->state != CHILD_RUNNING)

@@ -276,11 +276,17 @@ int arena_edge_assign(struct arena *a, const char *from, const char *to, uint32_
 {
 	uint64_t used = atomic_load(&a->h->edges_used);
 	uint32_t free_one = ARENA_NO_EDGE;
+	bool own_free = false;
 	for (uint32_t e = 0; e < ARENA_EDGES_MAX && e < a->entries; e++) {
 		struct arena_edge *it = &a->h->edges[e];
 		if (!(used >> e & 1)) {
-			if (free_one == ARENA_NO_EDGE && arena_charged(a, e) == 0)
+			if (arena_charged(a, e))
+				continue;
+			/* one whose own entry is free: else the new edge would depend on whose chunk is in it */
+			bool own = arena_word(a, e).state == WORD_FREE;
+			if (free_one == ARENA_NO_EDGE || (own && !own_free))
 				free_one = e;
+			own_free |= own;
 		} else if (strncmp(it->from, from, sizeof(it->from)) == 0 &&
 			   strncmp(it->to, to, sizeof(it->to)) == 0) {
 			*edge = e;

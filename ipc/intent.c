@@ -133,6 +133,15 @@ static void apply_patches(struct arena_worker *me, const struct intent *in)
 	}
 }
 
+/* A new state has to be there before anything that is written after it: for whoever repairs, should the process end
+ * in between, and for whoever reads the figures (books.c), to see that they are being changed. A release store alone
+ * holds back only what comes before it. */
+static void state_store(struct intent *in, enum intent_state state)
+{
+	atomic_store_explicit(&in->state, state, memory_order_release);
+	atomic_thread_fence(memory_order_release);
+}
+
 /* Carries out a COMMITTED intent: by its worker, or again by whoever repairs it. */
 static void apply(struct arena *a, uint32_t w)
 {
@@ -147,14 +156,14 @@ static void apply(struct arena *a, uint32_t w)
 	FAULT(apply_number);
 	atomic_store_explicit(&me->committed.number, in->number, memory_order_release);
 	FAULT(apply_clear);
-	atomic_store_explicit(&in->state, INTENT_OPEN, memory_order_release);
+	state_store(in, INTENT_OPEN);
 }
 
 void intent_commit(struct arena *a, uint32_t w)
 {
 	struct intent *in = &arena_worker(a, w)->intent;
 	FAULT(commit_intent);
-	atomic_store_explicit(&in->state, INTENT_COMMITTED, memory_order_release);
+	state_store(in, INTENT_COMMITTED);
 	FAULT(commit_done);
 	apply(a, w);
 }
@@ -162,8 +171,7 @@ void intent_commit(struct arena *a, uint32_t w)
 void intent_prepare(struct arena *a, uint32_t w)
 {
 	FAULT(commit_prepare);
-	atomic_store_explicit(&arena_worker(a, w)->intent.state, INTENT_PREPARED,
-			      memory_order_release);
+	state_store(&arena_worker(a, w)->intent, INTENT_PREPARED);
 	FAULT(commit_prepared);
 }
 
@@ -214,8 +222,7 @@ void intent_settle(struct arena *a, uint32_t w, bool committed)
 	struct intent *in = &arena_worker(a, w)->intent;
 	assert(atomic_load_explicit(&in->state, memory_order_relaxed) == INTENT_PREPARED);
 	FAULT(settle_choose);
-	atomic_store_explicit(&in->state, committed ? INTENT_COMMITTED : INTENT_OPEN,
-			      memory_order_release);
+	state_store(in, committed ? INTENT_COMMITTED : INTENT_OPEN);
 	if (committed) {
 		FAULT(commit_done);
 		apply(a, w);

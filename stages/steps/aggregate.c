@@ -21,6 +21,12 @@
  * makes several records of one breaks that by its nature: a crash between them makes the first
  * again.)
  *
+ * A unit may also end in the middle of an input record, when a step before this one made many of it and
+ * some of them left by a route. After a crash that record is run again from its start. So with each
+ * commit it is noted how far this step had come in the record in hand (its origin, see stage.h): what
+ * was taken in already is then passed over. Some such notes are kept, because other chunks may come before that
+ * one is run again.
+ *
  * Limits: more than `max_keys` groups at a time, and groups for which the state has no room, are
  * refused with the reason. A clock that is set back opens windows again that were emitted. When
  * `by`, `compute` or `window` change, what was gathered under the old ones is dropped, with a line
@@ -40,14 +46,24 @@ enum {
 	WINDOW_BYTES = 9,     /* 'g' and the window's start, big-endian, sign flipped */
 	NAME_MAX_BYTES = 256, /* of a group's key behind that */
 	SECOND = 1000000000,
+	MARKS = 16, /* at least as many as there are workers that fill this stage's edges */
+};
+
+/* Row "c" of the state: what it was made for, and the records in hand at the last commits. */
+struct agg_head {
+	uint64_t shape;
+	uint64_t next; /* the mark that is replaced next */
+	struct origin marks[MARKS];
 };
 
 struct aggregate {
+	struct agg_head head;
 	struct groups groups;
 	struct buf key; /* of the record in hand */
 	struct buf row; /* of the group in hand */
 	struct record out;
 	bool loaded; /* the state was found to be of this configuration */
+	bool taken;  /* something was taken in since the last commit */
 };
 
 /* ---- state ---- */
@@ -70,6 +86,13 @@ static int64_t row_window(const uint8_t *key)
 	return (int64_t)(w ^ (1ull << 63));
 }
 
+static int head_store(struct stage *st)
+{
+	struct aggregate *a = st->state;
+	int r = state_put(st->kv, "c", 1, &a->head, sizeof(a->head));
+	return r == STATE_E_FULL ? -ENOSPC : r;
+}
+
 static int aggregate_load(struct stage *st)
 {
 	struct aggregate *a = st->state;
@@ -80,8 +103,11 @@ static int aggregate_load(struct stage *st)
 	if (r < 0)
 		return r;
 	a->loaded = true;
-	if (r == 0 && len == sizeof(shape) && !memcmp(val, &shape, sizeof(shape)))
+	if (r == 0 && len == sizeof(a->head) && !memcmp(val, &shape, sizeof(shape))) {
+		memcpy(&a->head, val, sizeof(a->head));
 		return 0;
+	}
+	a->head = (struct agg_head){.shape = shape};
 	r = state_count(st->kv, &n);
 	if (r)
 		return r;
@@ -89,9 +115,41 @@ static int aggregate_load(struct stage *st)
 		log_warning("aggregate: the configuration has changed: %llu groups are dropped",
 		            (unsigned long long)n - 1);
 	r = n ? state_clear(st->kv) : 0;
-	if (!r)
-		r = state_put(st->kv, "c", 1, &shape, sizeof(shape));
-	return r == STATE_E_FULL ? -ENOSPC : r;
+	return r ? r : head_store(st);
+}
+
+static bool same_record(const struct origin *a, const struct origin *b)
+{
+	return a->chunk == b->chunk && a->record == b->record &&
+	       !memcmp(a->epoch, b->epoch, sizeof(a->epoch));
+}
+
+/* Notes how far this step is in the record in hand; timed work has none. */
+static int mark_store(struct stage *st)
+{
+	struct aggregate *a = st->state;
+	const struct origin *o = &st->origin;
+	if (!a->taken || !o->chunk || o->record == UINT32_MAX || o->ordinal == UINT32_MAX)
+		return 0;
+	unsigned at = 0;
+	while (at < MARKS && !(a->head.marks[at].chunk == o->chunk &&
+	                       !memcmp(a->head.marks[at].epoch, o->epoch, sizeof(o->epoch))))
+		at++;
+	if (at == MARKS)
+		at = (unsigned)(a->head.next++ % MARKS);
+	a->head.marks[at] = *o;
+	a->taken = false;
+	return head_store(st);
+}
+
+/* Whether the record in hand was given to this step before, in a unit that was committed. */
+static bool was_taken(const struct stage *st)
+{
+	const struct aggregate *a = st->state;
+	for (unsigned i = 0; i < MARKS && st->origin.chunk; i++) /* chunks count from 1 */
+		if (same_record(&a->head.marks[i], &st->origin))
+			return st->origin.ordinal <= a->head.marks[i].ordinal;
+	return false;
 }
 
 static int row_store(struct stage *st, const struct group *g)
@@ -123,11 +181,17 @@ static int aggregate_settle(struct stage *st)
 	return 0;
 }
 
+static int aggregate_commit(struct stage *st)
+{
+	int r = aggregate_settle(st);
+	return r ? r : mark_store(st);
+}
+
 static void aggregate_rollback(struct stage *st)
 {
 	struct aggregate *a = st->state;
 	groups_clear(&a->groups);
-	a->loaded = false;
+	a->loaded = a->taken = false;
 }
 
 /* ---- input ---- */
@@ -190,12 +254,12 @@ static int group_of(struct stage *st, int64_t window, struct group **out)
 {
 	struct aggregate *a = st->state;
 	struct groups *t = &a->groups;
+	int r = 0;
 	uint64_t hash = groups_hash(window, a->key.p, a->key.len);
 	*out = groups_find(t, hash, window, a->key.p, a->key.len);
 	if (*out)
 		return 0;
-	int r = a->loaded ? 0 : aggregate_load(st);
-	if (!r && groups_full(t, a->key.len)) {
+	if (groups_full(t, a->key.len)) {
 		r = aggregate_settle(st);
 		groups_clear(t);
 	}
@@ -216,6 +280,28 @@ static int group_of(struct stage *st, int64_t window, struct group **out)
 	}
 	*out = g;
 	return r;
+}
+
+/* The answer to a record that was taken in before the crash: as it was then. A group that is not there was refused,
+ * if there was no room for it, or has been emitted since. */
+static int taken_again(struct stage *st, int64_t window)
+{
+	const struct aggregate_config *c = st->config;
+	struct aggregate *a = st->state;
+	uint8_t name[WINDOW_BYTES + NAME_MAX_BYTES];
+	const uint8_t *val;
+	uint64_t rows;
+	size_t len, name_len = row_key(name, window, a->key.p, a->key.len);
+	int r = state_get(st->kv, name, name_len, &val, &len);
+	if (r != STATE_E_NONE)
+		return r < 0 ? r : STAGE_E_ABSORBED;
+	r = state_count(st->kv, &rows);
+	if (r)
+		return r;
+	if (rows > (uint64_t)c->max_keys)
+		return stage_say(st, STAGE_E_REJECT, "aggregate: more than %lld groups (max_keys)",
+		                 (long long)c->max_keys);
+	return STAGE_E_ABSORBED;
 }
 
 /* The numbers that the computed fields need of @r. */
@@ -259,7 +345,11 @@ static int aggregate_transform(struct stage *st, struct record *r)
 		rc = aggregate_numbers(st, r, v);
 	if (rc)
 		return rc;
+	if (!a->loaded && (rc = aggregate_load(st)) != 0)
+		return rc;
 	int64_t window = window_of(c, st->now);
+	if (was_taken(st))
+		return taken_again(st, window);
 	struct group *g;
 	rc = group_of(st, window, &g);
 	if (rc)
@@ -268,7 +358,7 @@ static int aggregate_transform(struct stage *st, struct record *r)
 		aggregate_wake(st, window);
 	for (unsigned i = 0; i < c->n; i++)
 		agg_add(&g->acc[i], c->ops[i].fn, &v[i]);
-	g->dirty = true;
+	g->dirty = a->taken = true;
 	return STAGE_E_ABSORBED;
 }
 
@@ -416,6 +506,6 @@ const struct stage_ops aggregate_step = {
         .transform = aggregate_transform,
         .tick = aggregate_tick,
         .flush = aggregate_flush,
-        .settle = aggregate_settle,
+        .settle = aggregate_commit,
         .rollback = aggregate_rollback,
 };

@@ -520,6 +520,41 @@ static void test_speed(void **arg)
 	rig_close(&g);
 }
 
+/* What a step was given for record @record of chunk @chunk, parts @from to @to of it, each counted once. */
+static void give_parts(struct rig *g, uint64_t chunk, uint32_t record, uint32_t from, uint32_t to)
+{
+	for (uint32_t i = from; i < to; i++) {
+		g->st.origin = (struct origin){.epoch = {1}, .chunk = chunk, .record = record, .ordinal = i};
+		rig_record(g, "section", 's', i % 2 ? "libs" : "net", "Size", 'i', (int64_t)1, NULL);
+		assert_int_equal(g->st.ops->transform(&g->st, &g->rec), STAGE_E_ABSORBED);
+	}
+}
+
+/* A unit ends in the middle of a record (parts of it leave by a route), its worker dies, and the whole record comes
+ * again: after other chunks, too. */
+static void test_ends_in_record(void **arg)
+{
+	(void)arg;
+	struct rig g;
+	rig_open(&g, &aggregate_step, "by: [section]\ncompute: {n: count()}\n");
+	give_parts(&g, 7, 3, 0, 10);
+	assert_int_equal(rig_commit(&g), 0);
+	give_parts(&g, 7, 3, 10, 15); /* undone: they are counted when they come again */
+	rig_rollback(&g);
+	rig_stop(&g);
+	rig_start(&g, &aggregate_step);
+	give_parts(&g, 6, 3, 0, 4);
+	assert_int_equal(rig_commit(&g), 0);
+	give_parts(&g, 7, 3, 0, 20);
+	give_parts(&g, 7, 4, 0, 2);
+	assert_int_equal(rig_commit(&g), 0);
+	give_parts(&g, 8, 4, 0, 2);
+	flush(&g);
+	assert_int_equal(g.host->n, 2);
+	assert_int_equal(out_u(&g, 0, "n") + out_u(&g, 1, "n"), 4 + 20 + 2 + 2);
+	rig_close(&g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -528,7 +563,8 @@ int main(void)
 	        cmocka_unit_test(test_changed),   cmocka_unit_test(test_max_keys),
 	        cmocka_unit_test(test_windows),   cmocka_unit_test(test_unit_ends_inside),
 	        cmocka_unit_test(test_paths),     cmocka_unit_test(test_refused),
-	        cmocka_unit_test(test_sample),    cmocka_unit_test(test_speed),
+	        cmocka_unit_test(test_sample),    cmocka_unit_test(test_ends_in_record),
+	        cmocka_unit_test(test_speed),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

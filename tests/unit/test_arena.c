@@ -288,10 +288,27 @@ static void test_histogram(void **state)
 	assert_true(histogram_stddev(&h) > 288000 && histogram_stddev(&h) < 289000);
 }
 
+/* An edge that comes later (a reload) gets a number whose own entry is not in use by another, whose reader may be dead. */
+static void test_later_edge_has_its_own(void **state)
+{
+	(void)state;
+	struct arena a;
+	struct arena_handle h;
+	uint32_t e;
+	int fd = make(&a);
+	put(&a, 0, 1, 1);
+	assert_int_equal(put(&a, 0, 1, 1).entry, 2);
+	assert_int_equal(arena_edge_assign(&a, "new", "c", &e), 0);
+	while (arena_acquire(&a, 0, 1, &h) == 0)
+		;
+	assert_int_equal(arena_acquire(&a, 1, e, &h), 0);
+	drop(&a, fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_attach),
+		cmocka_unit_test(test_attach), cmocka_unit_test(test_later_edge_has_its_own),
 		cmocka_unit_test(test_what_is_no_arena),
 		cmocka_unit_test(test_quota_and_reserve),
 		cmocka_unit_test(test_oldest_first),
