@@ -308,7 +308,8 @@ static inline bool follows(const struct field *f, const uint8_t *at)
 
 size_t record_write(const struct record *r, uint8_t *p)
 {
-	const struct field *f = r->fields, *last = f + r->n;
+	/* an empty record may have no table at all */
+	const struct field *f = r->fields, *last = r->n ? f + r->n : f;
 	uint8_t *start = p;
 	p = mp_write_map_head(p, r->n);
 	while (f < last) {
