@@ -183,7 +183,7 @@ torture: all units faults ## faults at length, the explorer wider
 		TEST_TIMEOUT=86400 $(PY) tests/run explore fault
 
 soak: all faults ## SOAK_MINUTES (30) of mixed load with accidents
-	@$(PY) tests/run soak
+	@TEST_TIMEOUT=86400 $(PY) tests/run soak
 
 bench: all $(BENCH_BIN) $(BUILD)/bench/bench_codec | $(STAMP_TOOLS) bench-deps ## the comparison; build/bench/report.md
 	@tests/bench/run $(BENCH_ARGS)
