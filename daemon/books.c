@@ -1,10 +1,12 @@
 /*
  * The conservation law, looked at while everything moves:
- * received + made + replayed = delivered + filtered + absorbed + dead + dropped + in flight (+ set aside).
+ * received + made + replayed = delivered + filtered + absorbed + dead + dropped + in flight (+ set
+ * aside).
  *
- * A look adds up figures and scans words; a commit in between would be seen half. So it is repeated until no
- * commit number changed and no intent was COMMITTED from before to after: then it was a snapshot. Chunks on the
- * dead-letter edge are not in flight: they were counted as dead when they were put there.
+ * A look adds up figures and scans words; a commit in between would be seen half. So it is repeated
+ * until no commit number changed and no intent was COMMITTED from before to after: then it was a
+ * snapshot. Chunks on the dead-letter edge are not in flight: they were counted as dead when they
+ * were put there.
  */
 #include "daemon/master.h"
 
@@ -59,14 +61,16 @@ static uint64_t commit_sum(const struct arena *a, bool *still)
 	uint64_t sum = 0;
 	for (uint32_t w = 0; w < a->workers; w++) {
 		const struct arena_worker *s = arena_worker(a, w);
-		if (atomic_load_explicit(&s->intent.state, memory_order_acquire) == INTENT_COMMITTED)
+		if (atomic_load_explicit(&s->intent.state, memory_order_acquire) ==
+		    INTENT_COMMITTED)
 			*still = false;
 		sum += atomic_load_explicit(&s->committed.number, memory_order_acquire);
 	}
 	return sum;
 }
 
-static void add_figures(const struct master *m, const struct arena *a, int pipeline, struct books *b)
+static void add_figures(const struct master *m, const struct arena *a, int pipeline,
+                        struct books *b)
 {
 	for (uint32_t w = 0; w < a->workers; w++) {
 		const struct arena_worker *s = arena_worker(a, w);
@@ -94,7 +98,8 @@ static void add_flight(const struct master *m, const struct arena *a, int pipeli
 			continue;
 		if (m && pipeline >= 0 && edge_pipeline(m, v.edge) != pipeline)
 			continue;
-		uint32_t left = f->records >= f->reached_record ? f->records - f->reached_record : 0;
+		uint32_t left =
+		        f->records >= f->reached_record ? f->records - f->reached_record : 0;
 		if (v.state == WORD_ASIDE)
 			b->aside += left;
 		else
@@ -106,8 +111,8 @@ static bool balanced(const struct books *b)
 {
 	const uint64_t *v = b->book;
 	return v[BOOK_received] + v[BOOK_made] + v[BOOK_replayed] ==
-	       v[BOOK_delivered] + v[BOOK_filtered] + v[BOOK_absorbed] + v[BOOK_dead] + v[BOOK_dropped] +
-		       b->in_flight + b->aside;
+	       v[BOOK_delivered] + v[BOOK_filtered] + v[BOOK_absorbed] + v[BOOK_dead] +
+	               v[BOOK_dropped] + b->in_flight + b->aside;
 }
 
 static int look(const struct master *m, const struct arena *a, int pipeline, struct books *out)

@@ -1,6 +1,7 @@
 /*
- * The carry file: a header, then one block a worker slot and one a line of the books, each with its CRC32C, all
- * in the byte order of the machine. Written beside and renamed, so that it is whole or not there.
+ * The carry file: a header, then one block a worker slot and one a line of the books, each with its
+ * CRC32C, all in the byte order of the machine. Written beside and renamed, so that it is whole or
+ * not there.
  */
 #include "daemon/carry.h"
 
@@ -33,7 +34,7 @@ struct carry_block {
 	uint64_t flags;
 	uint64_t config_hash;
 	uint64_t book[BOOK_COUNT];
-	uint32_t crc;          /* of this struct with crc 0, then of the position */
+	uint32_t crc; /* of this struct with crc 0, then of the position */
 	uint32_t pad;
 };
 
@@ -186,8 +187,8 @@ static bool load_blocks(struct master *m, FILE *f, bool wanted)
 	bool end = false;
 	rewind(f);
 	bool ok = fread(&head, sizeof(head), 1, f) == 1 &&
-		  memcmp(head.magic, magic, sizeof(magic)) == 0 && head.version == CARRY_VERSION &&
-		  head.books == BOOK_COUNT;
+	          memcmp(head.magic, magic, sizeof(magic)) == 0 && head.version == CARRY_VERSION &&
+	          head.books == BOOK_COUNT;
 	while (ok && !end)
 		ok = load_block(m, f, wanted, &end);
 	return ok;
@@ -204,7 +205,8 @@ int carry_load(struct master *m)
 	bool ok = load_blocks(m, f, true) && load_blocks(m, f, false);
 	fclose(f);
 	if (!ok) {
-		log_error("%s is damaged or of another version: kept as %s; positions start anew", path, bad);
+		log_error("%s is damaged or of another version: kept as %s; positions start anew",
+		          path, bad);
 		return rename(path, bad) < 0 ? err_errno() : 0;
 	}
 	return 0;

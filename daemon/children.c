@@ -1,12 +1,14 @@
 /*
  * Workers' processes: fork, reap, repair, start again.
  *
- * The order at a death is fixed: the process is reaped (nothing can write its entries any more), its intent is
- * repaired, then the slot may be used again. Restarts are at once the first time, then after a random time of
- * up to RESTART_BASE * 2^n, at most RESTART_MAX; a commit made since its birth, or so long a life, clears the count.
+ * The order at a death is fixed: the process is reaped (nothing can write its entries any more),
+ * its intent is repaired, then the slot may be used again. Restarts are at once the first time,
+ * then after a random time of up to RESTART_BASE * 2^n, at most RESTART_MAX; a commit made since
+ * its birth, or so long a life, clears the count.
  *
- * What counts against the chunk in hand: a crash of its own making (a signal nobody sends to stop a process, a
- * failure that it reports) and a stall. Not SIGKILL from elsewhere: that is the OOM killer, or a person.
+ * What counts against the chunk in hand: a crash of its own making (a signal nobody sends to stop a
+ * process, a failure that it reports) and a stall. Not SIGKILL from elsewhere: that is the OOM
+ * killer, or a person.
  */
 #include "daemon/master.h"
 
@@ -27,7 +29,7 @@
 #include "ipc/fault.h"
 #include "ipc/log.h"
 
-static const int64_t RESTART_BASE = 50000000;  /* ns */
+static const int64_t RESTART_BASE = 50000000; /* ns */
 static const int64_t RESTART_MAX = 30000000000;
 
 /* ---- birth ---- */
@@ -71,19 +73,20 @@ static _Noreturn void become_worker(struct master *m, uint32_t slot, int channel
 	reset_signals();
 	close_others(m, channel);
 	struct worker_birth birth = {.config = m->config,
-				     .stage = &m->config->stages[c->stage],
-				     .arena = &m->arena,
-				     .slot = slot,
-				     .ordinal = c->ordinal,
-				     .channel = channel,
-				     .master = master,
-				     .edge_number = m->edge_number};
+	                             .stage = &m->config->stages[c->stage],
+	                             .arena = &m->arena,
+	                             .slot = slot,
+	                             .ordinal = c->ordinal,
+	                             .channel = channel,
+	                             .master = master,
+	                             .edge_number = m->edge_number};
 	worker_main(&birth);
 }
 
 static void forget_process(struct child *c)
 {
-	/* the source before its descriptor: a fork under way may hold a copy, and epoll would go on naming it */
+	/* the source before its descriptor: a fork under way may hold a copy, and epoll would go on
+	 * naming it */
 	c->channel_source = sd_event_source_disable_unref(c->channel_source);
 	c->exit_source = sd_event_source_disable_unref(c->exit_source);
 	if (c->channel >= 0)
@@ -105,8 +108,8 @@ static int on_channel(sd_event_source *src, int fd, uint32_t revents, void *arg)
 	return 0;
 }
 
-/* The doorbells that stood in a dead worker's sockets are gone, and its repair put chunks back without ringing:
- * whoever sleeps takes a look. */
+/* The doorbells that stood in a dead worker's sockets are gone, and its repair put chunks back
+ * without ringing: whoever sleeps takes a look. */
 static void wake_all(const struct master *m)
 {
 	for (uint32_t w = 0; w < m->arena.workers; w++)
@@ -132,7 +135,8 @@ static enum worker_order order_at_birth(const struct master *m, const struct chi
 	return c->paused ? ORDER_PAUSE : ORDER_RUN;
 }
 
-/* A process that cannot be watched must not run: nobody would repair it, and another would get its slot. */
+/* A process that cannot be watched must not run: nobody would repair it, and another would get its
+ * slot. */
 static int end_unwatched(struct master *m, struct child *c, int r)
 {
 	uint32_t slot = (uint32_t)(c - m->children);
@@ -164,8 +168,8 @@ int children_spawn(struct master *m, uint32_t slot)
 	c->may_leave = order == ORDER_STOP || order == ORDER_DRAIN;
 	atomic_store(&s->activity, ACTIVITY_STARTING);
 	const struct config_stage *stage = &m->config->stages[c->stage];
-	/* only a producer's end is remembered, and only that of this very configuration: the others find out
-	 * again that nothing can come */
+	/* only a producer's end is remembered, and only that of this very configuration: the others
+	 * find out again that nothing can come */
 	if (stage->kind != STAGE_PRODUCER || stage->builtin || s->config_hash != stage->hash)
 		s->committed.flags &= ~(uint64_t)COMMITTED_ENDED;
 	s->kind = stage->kind;
@@ -187,7 +191,8 @@ int children_spawn(struct master *m, uint32_t slot)
 	atomic_store(&s->pid, pid);
 	int r = sd_event_add_child(m->event, &c->exit_source, pid, WEXITED, on_child_exit, c);
 	if (r >= 0)
-		r = sd_event_add_io(m->event, &c->channel_source, c->channel, EPOLLIN, on_channel, c);
+		r = sd_event_add_io(m->event, &c->channel_source, c->channel, EPOLLIN, on_channel,
+		                    c);
 	return r < 0 ? end_unwatched(m, c, r) : 0;
 }
 
@@ -195,12 +200,13 @@ int children_spawn(struct master *m, uint32_t slot)
 
 static bool crash_signal(int sig)
 {
-	return sig == SIGSEGV || sig == SIGBUS || sig == SIGABRT || sig == SIGFPE || sig == SIGILL ||
-	       sig == SIGSYS || sig == SIGXCPU || sig == SIGTRAP;
+	return sig == SIGSEGV || sig == SIGBUS || sig == SIGABRT || sig == SIGFPE ||
+	       sig == SIGILL || sig == SIGSYS || sig == SIGXCPU || sig == SIGTRAP;
 }
 
-/* A producer has no chunk in hand when its codec dies, but it says which input it works on. The first to die could
- * not say which (see stages/decode.c): that death is counted for whatever the second one names. */
+/* A producer has no chunk in hand when its codec dies, but it says which input it works on. The
+ * first to die could not say which (see stages/decode.c): that death is counted for whatever the
+ * second one names. */
 static void count_against_input(struct arena_worker *s, const struct intent_death *death)
 {
 	uint64_t hand = atomic_load_explicit(&s->hand_input, memory_order_relaxed);
@@ -217,11 +223,11 @@ static void repair(struct master *m, struct child *c, const siginfo_t *info)
 	uint32_t slot = (uint32_t)(c - m->children);
 	bool killed = info->si_code != CLD_EXITED;
 	struct intent_death death = {
-		.counts = c->killed_for_stall || (killed && crash_signal(info->si_status)) ||
-			  (!killed && info->si_status != WORKER_EXIT_STOPPED &&
-			   info->si_status != WORKER_EXIT_ENDED),
-		.signal = killed && !c->killed_for_stall ? (uint32_t)info->si_status : 0,
-		.max_attempts = (uint32_t)m->config->stages[c->stage].max_attempts,
+	        .counts = c->killed_for_stall || (killed && crash_signal(info->si_status)) ||
+	                  (!killed && info->si_status != WORKER_EXIT_STOPPED &&
+	                   info->si_status != WORKER_EXIT_ENDED),
+	        .signal = killed && !c->killed_for_stall ? (uint32_t)info->si_status : 0,
+	        .max_attempts = (uint32_t)m->config->stages[c->stage].max_attempts,
 	};
 	FAULT(reap);
 	if (death.counts)
@@ -275,7 +281,7 @@ void children_restart_later(struct master *m, uint32_t slot)
 	}
 	c->restart_timer = sd_event_source_disable_unref(c->restart_timer);
 	int r = sd_event_add_time_relative(m->event, &c->restart_timer, CLOCK_MONOTONIC,
-					   (uint64_t)pause / 1000, 1000, on_restart, c);
+	                                   (uint64_t)pause / 1000, 1000, on_restart, c);
 	if (r < 0)
 		on_restart(NULL, 0, c);
 }
@@ -285,15 +291,17 @@ static void note_last_words(struct master *m, struct child *c, const siginfo_t *
 	const struct arena_worker *s = arena_worker(&m->arena, (uint32_t)(c - m->children));
 	const char *stage = m->config->stages[c->stage].name;
 	if (c->killed_for_stall)
-		snprintf(c->last_words, sizeof(c->last_words), "hung: no progress for its stall_timeout");
+		snprintf(c->last_words, sizeof(c->last_words),
+		         "hung: no progress for its stall_timeout");
 	else if (info->si_code != CLD_EXITED)
 		snprintf(c->last_words, sizeof(c->last_words), "killed by %s",
-			 strsignal(info->si_status));
+		         strsignal(info->si_status));
 	else
 		snprintf(c->last_words, sizeof(c->last_words), "%.*s", ARENA_WHY_MAX - 1,
-			 s->why[0] ? s->why : "ended");
+		         s->why[0] ? s->why : "ended");
 	if (!c->killed_by_us)
-		log_warning("worker %s[%u] (pid %d): %s", stage, c->ordinal, (int)c->pid, c->last_words);
+		log_warning("worker %s[%u] (pid %d): %s", stage, c->ordinal, (int)c->pid,
+		            c->last_words);
 }
 
 /* A producer that crashes during a drain has nothing to come back for: it would take in again. */
@@ -311,8 +319,8 @@ static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg)
 	(void)src;
 	bool is_producer = m->config->stages[c->stage].kind == STAGE_PRODUCER;
 	bool ended = info->si_code == CLD_EXITED && info->si_status == WORKER_EXIT_ENDED;
-	bool orderly = ended || (info->si_code == CLD_EXITED && info->si_status == WORKER_EXIT_STOPPED &&
-				 c->may_leave);
+	bool orderly = ended || (info->si_code == CLD_EXITED &&
+	                         info->si_status == WORKER_EXIT_STOPPED && c->may_leave);
 	forget_process(c);
 	if (!orderly)
 		note_last_words(m, c, info);
@@ -327,7 +335,7 @@ static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg)
 	} else if (ended) {
 		c->state = CHILD_ENDED;
 	} else if (m->state >= MASTER_STOPPING || (intake_stopped(m) && is_producer) ||
-		   (orderly && !c->replace && !surplus(m, c))) {
+	           (orderly && !c->replace && !surplus(m, c))) {
 		c->state = CHILD_STOPPED;
 	} else {
 		c->restarts++;
@@ -348,7 +356,8 @@ void children_order(struct master *m, uint32_t slot, enum worker_order order)
 	c->may_leave |= order == ORDER_STOP || order == ORDER_DRAIN;
 	if (c->channel >= 0)
 		send(c->channel, "o", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-	/* one that has to settle its predecessor's transaction is started first, and stopped then */
+	/* one that has to settle its predecessor's transaction is started first, and stopped then
+	 */
 	if (c->state == CHILD_WAITING && (order == ORDER_STOP || order == ORDER_DRAIN) &&
 	    !unsettled(m, slot)) {
 		c->restart_timer = sd_event_source_disable_unref(c->restart_timer);
@@ -400,13 +409,15 @@ unsigned children_of_stage(const struct master *m, unsigned stage)
 	return n;
 }
 
-/* Slots of stages that are not in the configuration keep their positions as long as nobody needs the place. */
+/* Slots of stages that are not in the configuration keep their positions as long as nobody needs
+ * the place. */
 static bool retire_one_stray(struct master *m)
 {
 	for (uint32_t w = 0; w < m->arena.workers; w++) {
 		struct arena_worker *s = arena_worker(&m->arena, w);
 		s->stage[sizeof(s->stage) - 1] = 0;
-		const struct config_stage *st = s->stage[0] ? config_stage(m->config, s->stage) : NULL;
+		const struct config_stage *st =
+		        s->stage[0] ? config_stage(m->config, s->stage) : NULL;
 		if (!s->stage[0] || m->children[w].wanted || (st && s->ordinal < st->workers) ||
 		    !intent_clean(&m->arena, w) || replay_holds(m, w))
 			continue;
@@ -423,10 +434,12 @@ int children_assign(struct master *m)
 	for (unsigned i = 0; i < m->config->n_stages; i++) {
 		for (unsigned k = 0; k < m->config->stages[i].workers; k++) {
 			uint32_t slot;
-			while (arena_worker_assign(&m->arena, m->config->stages[i].name, k, &slot) != 0)
+			while (arena_worker_assign(&m->arena, m->config->stages[i].name, k,
+			                           &slot) != 0)
 				if (!retire_one_stray(m)) {
-					log_error("arena.max_workers is %u, which is not enough: raise it",
-						  m->arena.workers);
+					log_error("arena.max_workers is %u, which is not enough: "
+					          "raise it",
+					          m->arena.workers);
 					return -ENOSPC;
 				}
 			struct child *c = &m->children[slot];

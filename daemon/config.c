@@ -70,7 +70,8 @@ static const struct option daemon_options[] = {
          .min = 0, .max = 86400, .help = "how long a stop may take before workers are killed"},
         {"confine", OPTION_ENUM, offsetof(struct config, confine), .def = "auto",
          .choices = confine_modes,
-         .help = "auto: workers give up what their stage does not need, as far as the kernel can; required: or do not start; off"},
+         .help = "auto: workers give up what their stage does not need, as far as the kernel can; "
+                 "required: or do not start; off"},
         OPTION_END,
 };
 

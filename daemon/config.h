@@ -1,8 +1,9 @@
 /*
  * The configuration: YAML in, one checked, immutable graph out.
  *
- * config_load() reads the file and its conf.d, finds everything that is wrong in one run, and only returns a
- * configuration that can be run. The tree of nodes stays alive inside it: stages borrow strings from it.
+ * config_load() reads the file and its conf.d, finds everything that is wrong in one run, and only
+ * returns a configuration that can be run. The tree of nodes stays alive inside it: stages borrow
+ * strings from it.
  */
 #pragma once
 
@@ -10,10 +11,10 @@
 #include "stages/chain.h"
 
 struct retry {
-	int64_t attempts; /* answers about the data (STAGE_E_RETRY) before a unit is given up */
+	int64_t attempts;  /* answers about the data (STAGE_E_RETRY) before a unit is given up */
 	int64_t base, max; /* ns */
 	double factor;
-	int jitter;       /* enum retry_jitter */
+	int jitter; /* enum retry_jitter */
 };
 
 enum retry_jitter {
@@ -37,45 +38,47 @@ enum on_full_dead {
 	DEAD_DROP,
 };
 
-/* One named queue from a stage's output to a stage. Index in config->edges is not the arena's number. */
+/* One named queue from a stage's output to a stage. Index in config->edges is not the arena's
+ * number. */
 struct config_edge {
 	unsigned from;   /* stage index */
 	unsigned output; /* of that stage: 0 main, else named */
 	unsigned to;     /* stage index */
 	uint64_t quota;  /* chunks */
 	enum edge_full full;
-	char *name;      /* "clean.errors->archive"; "clean->archive" */
+	char *name; /* "clean.errors->archive"; "clean->archive" */
 };
 
 struct config_stage {
 	const char *name;
-	enum stage_kind kind;          /* STAGE_STEP stands for a transformer */
-	const struct stage_ops *ops;   /* producer, consumer; NULL for a transformer */
-	void *config;                  /* producer, consumer */
-	struct chain_step *steps;      /* transformer */
+	enum stage_kind kind;        /* STAGE_STEP stands for a transformer */
+	const struct stage_ops *ops; /* producer, consumer; NULL for a transformer */
+	void *config;                /* producer, consumer */
+	struct chain_step *steps;    /* transformer */
 	unsigned n_steps;
-	bool stateful;                 /* transformer: a step keeps state */
-	const char *outputs[STAGE_OUTPUTS_MAX + 1]; /* [0] = "" (main), then route's names; NULL-terminated */
+	bool stateful; /* transformer: a step keeps state */
+	const char *outputs[STAGE_OUTPUTS_MAX +
+	                    1]; /* [0] = "" (main), then route's names; NULL-terminated */
 	unsigned n_outputs;
 	unsigned route_base;           /* unused, 0: only one step may have outputs */
 	const struct codec_ops *codec; /* with STAGE_CODEC */
 	void *codec_config;
 	unsigned workers;
-	int64_t max_attempts;          /* crashes on one chunk before its record is set aside */
-	int64_t stall_timeout;         /* ns */
-	uint64_t memory_max;           /* bytes of RssAnon; 0: none */
-	int64_t batch_records;         /* producer: seal a chunk at this many */
-	int64_t linger;                /* producer: ns */
+	int64_t max_attempts;  /* crashes on one chunk before its record is set aside */
+	int64_t stall_timeout; /* ns */
+	uint64_t memory_max;   /* bytes of RssAnon; 0: none */
+	int64_t batch_records; /* producer: seal a chunk at this many */
+	int64_t linger;        /* producer: ns */
 	struct retry retry;
-	int64_t timeout;               /* ns */
-	int64_t give_up_after;         /* ns; 0: never */
-	bool meta;                     /* producer: add _meta */
-	unsigned pipeline;             /* connected part of the graph it is in, from 0 */
-	const struct node *node;       /* its map, for messages */
-	uint64_t hash;                 /* of everything that makes this stage what it is: reload compares */
-	bool builtin;                  /* the dead-letter writer, the log, a replayer */
-	bool log;                      /* the built-in log (arena.sync) */
-	unsigned replay_edge;          /* replayer: the edge it fills (index) */
+	int64_t timeout;         /* ns */
+	int64_t give_up_after;   /* ns; 0: never */
+	bool meta;               /* producer: add _meta */
+	unsigned pipeline;       /* connected part of the graph it is in, from 0 */
+	const struct node *node; /* its map, for messages */
+	uint64_t hash;        /* of everything that makes this stage what it is: reload compares */
+	bool builtin;         /* the dead-letter writer, the log, a replayer */
+	bool log;             /* the built-in log (arena.sync) */
+	unsigned replay_edge; /* replayer: the edge it fills (index) */
 };
 
 struct config {
@@ -103,8 +106,9 @@ struct config {
 
 	struct config_stage *stages; /* in topological order; the dead-letter writer is the last */
 	unsigned n_stages;
-	unsigned n_replays;          /* behind them: see config_replay.c */
-	struct config_edge *edges;   /* edges to the dead-letter writer included: one, from = UINT_MAX */
+	unsigned n_replays; /* behind them: see config_replay.c */
+	struct config_edge
+	        *edges; /* edges to the dead-letter writer included: one, from = UINT_MAX */
 	unsigned n_edges;
 	unsigned n_pipelines;
 	unsigned dead_stage, dead_edge; /* indices of the built-in writer and its edge */
@@ -113,8 +117,8 @@ struct config {
 	struct config_tree *tree; /* nodes and files; owned */
 };
 
-/* Loads and checks @path (its conf.d/<*.yaml> too). NULL when anything is wrong: @c says what. Environment
- * and file system are read, nothing is changed. */
+/* Loads and checks @path (its conf.d/<*.yaml> too). NULL when anything is wrong: @c says what.
+ * Environment and file system are read, nothing is changed. */
 struct config *config_load(const char *path, struct complaints *c);
 struct config *config_free(struct config *cfg); /* returns NULL */
 

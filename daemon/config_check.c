@@ -85,14 +85,16 @@ static void check_arena(struct config *cfg, struct complaints *c)
 	if (cfg->n_edges == 0)
 		return; /* no graph was made: that was complained about */
 	if (buffers < need)
-		complain(c, place(cfg, "arena", "size"),
-		         "arena.size: %s is too small: it holds %llu buffers of %s, and %u edges need "
-		         "%llu (one each, %d shared): set arena.size to %s or more, or arena.buffer "
-		         "lower",
-		         size_text(cfg->arena_size, size, sizeof(size)), (unsigned long long)buffers,
-		         size_text(cfg->arena_buffer, buffer, sizeof(buffer)), cfg->n_edges,
-		         (unsigned long long)need, SHARED_BUFFERS,
-		         size_text(need * cfg->arena_buffer, want, sizeof(want)));
+		complain(
+		        c, place(cfg, "arena", "size"),
+		        "arena.size: %s is too small: it holds %llu buffers of %s, and %u edges "
+		        "need "
+		        "%llu (one each, %d shared): set arena.size to %s or more, or arena.buffer "
+		        "lower",
+		        size_text(cfg->arena_size, size, sizeof(size)), (unsigned long long)buffers,
+		        size_text(cfg->arena_buffer, buffer, sizeof(buffer)), cfg->n_edges,
+		        (unsigned long long)need, SHARED_BUFFERS,
+		        size_text(need * cfg->arena_buffer, want, sizeof(want)));
 	for (unsigned i = 0; i < cfg->n_edges; i++) {
 		const struct node *n =
 		        i < cfg->tree->n_links ? cfg->tree->links[i].quota_node : NULL;

@@ -7,7 +7,9 @@
 
 static const char *label(const struct config_stage *s)
 {
-	return s->builtin || s->log ? "built in" : s->kind == STAGE_STEP ? "transformer" : s->ops->name;
+	return s->builtin || s->log    ? "built in"
+	       : s->kind == STAGE_STEP ? "transformer"
+	                               : s->ops->name;
 }
 
 static void add_quoted(struct buf *out, const char *s)

@@ -78,8 +78,8 @@ void config_graph_make(struct config *cfg, struct complaints *c);
 /* Adds a link between stages. False: no memory. */
 bool config_add_link(struct config *cfg, const struct config_link *like);
 
-/* config_log.c: with arena.sync puts the built-in log between producers and their readers; makes consumers sync;
- * checks and sets the log's size. */
+/* config_log.c: with arena.sync puts the built-in log between producers and their readers; makes
+ * consumers sync; checks and sets the log's size. */
 void config_log_splice(struct config *cfg, struct complaints *c);
 void config_log_sync(struct config *cfg);
 void config_log_check(struct config *cfg, struct complaints *c);

@@ -27,7 +27,8 @@
 #define N(list) (sizeof(list) / sizeof(*(list)))
 
 /* Memory, time, waiting, the descriptors it has, itself. */
-#pragma GCC diagnostic ignored "-Wmissing-field-initializers" /* libseccomp's SCMP_A0() leaves one out */
+#pragma GCC diagnostic ignored \
+        "-Wmissing-field-initializers" /* libseccomp's SCMP_A0() leaves one out */
 
 static const char *const base_calls[] = {
         "access",

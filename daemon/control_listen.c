@@ -27,7 +27,8 @@ static bool is_control(const char *name, int n)
 	if (strcmp(name, "control") == 0)
 		return true;
 	/* a socket unit without FileDescriptorName= */
-	return strcmp(name, KEPT) != 0 && (n == 1 || (len > 7 && strcmp(name + len - 7, ".socket") == 0));
+	return strcmp(name, KEPT) != 0 &&
+	       (n == 1 || (len > 7 && strcmp(name + len - 7, ".socket") == 0));
 }
 
 /* A descriptor handed over by systemd: the one called "control", or the only one, when it fits. */
@@ -39,8 +40,7 @@ static int take_from_systemd(void)
 	for (int i = 0; i < n; i++) {
 		int fd = SD_LISTEN_FDS_START + i;
 		bool named = names && names[i] && is_control(names[i], n);
-		if (found < 0 && named &&
-		    sd_is_socket_unix(fd, SOCK_STREAM, 1, NULL, 0) > 0)
+		if (found < 0 && named && sd_is_socket_unix(fd, SOCK_STREAM, 1, NULL, 0) > 0)
 			found = fd;
 	}
 	for (int i = 0; names && names[i]; i++)
@@ -49,14 +49,16 @@ static int take_from_systemd(void)
 	return found;
 }
 
-/* The socket of the daemon before us, with the clients that have knocked since: only while it is the one at @path. */
+/* The socket of the daemon before us, with the clients that have knocked since: only while it is
+ * the one at @path. */
 static int take_kept(struct control_listen *l, const char *path)
 {
 	struct stat st;
 	int fd = notify_stored(KEPT);
 	if (fd < 0)
 		return -1;
-	if (sd_is_socket_unix(fd, SOCK_STREAM, 1, path, 0) > 0 && lstat(path, &st) == 0 && S_ISSOCK(st.st_mode)) {
+	if (sd_is_socket_unix(fd, SOCK_STREAM, 1, path, 0) > 0 && lstat(path, &st) == 0 &&
+	    S_ISSOCK(st.st_mode)) {
 		l->ours = l->kept = true;
 		snprintf(l->path, sizeof(l->path), "%s", path);
 		return fd;

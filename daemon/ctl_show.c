@@ -183,7 +183,8 @@ static void cell_confined(struct table *t, struct doc w)
 	size_t len = 0;
 	bool missing = false;
 	for (struct doc_walk k = doc_walk(doc_at(w, "not_confined")); doc_next(&k); missing = true)
-		len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%s", len ? ", " : "all but ",
+		len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%s",
+		                        len ? ", " : "all but ",
 		                        doc_copy(k.value, name, sizeof(name)));
 	struct doc_walk k = doc_walk(doc_at(w, "confined"));
 	bool any = doc_next(&k);

@@ -8,7 +8,8 @@
 #include "stages/codec.h"
 
 enum {
-	DOC_ROOM = 4096, /* more than JSON text ever needs as msgpack, besides three times its length */
+	DOC_ROOM = 4096, /* more than JSON text ever needs as msgpack, besides three times its
+	                    length */
 };
 
 int doc_parse(struct buf *store, const char *json, size_t len, struct doc *out)

@@ -1,15 +1,18 @@
 /*
  * How the end travels: a stage may flush when all its feeders have ended and its edges are empty.
  *
- * "Empty" must hold still: a scan is no snapshot. A chunk only comes onto an edge from a feeder; when all feeders'
- * processes have ended (reaped and repaired) no new one can come, so one clean scan after that is proof.
- * The same holds for a drain: producers gone, then stage by stage from the front to the back.
+ * "Empty" must hold still: a scan is no snapshot. A chunk only comes onto an edge from a feeder;
+ * when all feeders' processes have ended (reaped and repaired) no new one can come, so one clean
+ * scan after that is proof. The same holds for a drain: producers gone, then stage by stage from
+ * the front to the back.
  *
- * A drain by itself passes no end on: groups and windows stay in the state, and the next start goes on with them.
- * A drain that is to flush (`sluicectl drain --flush`) makes the producers' stop an end like any other.
+ * A drain by itself passes no end on: groups and windows stay in the state, and the next start goes
+ * on with them. A drain that is to flush (`sluicectl drain --flush`) makes the producers' stop an
+ * end like any other.
  *
- * An end is not for ever: dead letters may be put back long after the last record came in. A stage that has ended
- * and finds a chunk on its edge is started again, and ends again when the replay has.
+ * An end is not for ever: dead letters may be put back long after the last record came in. A stage
+ * that has ended and finds a chunk on its edge is started again, and ends again when the replay
+ * has.
  */
 #include "daemon/replay.h"
 
@@ -22,7 +25,7 @@ bool flow_edge_empty(const struct master *m, unsigned edge)
 static bool child_ended(const struct master *m, const struct child *c)
 {
 	return c->state == CHILD_ENDED || (m->finishing && c->state == CHILD_STOPPED &&
-					   m->config->stages[c->stage].kind == STAGE_PRODUCER);
+	                                   m->config->stages[c->stage].kind == STAGE_PRODUCER);
 }
 
 /* All of a stage's workers have come to their end. */
@@ -42,7 +45,7 @@ static bool stage_ended(const struct master *m, unsigned stage)
 
 /* All that fill a stage's edges are @gone, and the edges are empty. */
 static bool dried_up(const struct master *m, unsigned stage,
-		     bool (*gone)(const struct master *m, unsigned stage))
+                     bool (*gone)(const struct master *m, unsigned stage))
 {
 	const struct config *cfg = m->config;
 	for (unsigned i = 0; i < cfg->n_edges; i++) {
@@ -90,8 +93,8 @@ bool flow_pass_ends_on(struct master *m)
 		all = false;
 		const struct config_stage *st = &m->config->stages[s];
 		/* the dead-letter writer stays as long as the daemon does: a replay may need it */
-		if (st->kind == STAGE_PRODUCER || (st->builtin && !m->until_done) || !dried_up(m, s, stage_ended) ||
-		    replay_feeds(m, s))
+		if (st->kind == STAGE_PRODUCER || (st->builtin && !m->until_done) ||
+		    !dried_up(m, s, stage_ended) || replay_feeds(m, s))
 			continue;
 		for (uint32_t w = 0; w < m->arena.workers; w++) {
 			struct child *c = &m->children[w];
@@ -114,7 +117,8 @@ bool flow_drain_on(struct master *m)
 		if (children_left(m, s))
 			continue;
 		all = false;
-		/* an edge that is empty now may be filled by a timer of the stage before it as long as that one runs */
+		/* an edge that is empty now may be filled by a timer of the stage before it as long
+		 * as that one runs */
 		if (m->config->stages[s].kind == STAGE_PRODUCER || !dried_up(m, s, children_left))
 			continue;
 		for (uint32_t w = 0; w < m->arena.workers; w++)

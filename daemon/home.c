@@ -1,12 +1,12 @@
 /*
  * Where the daemon lives: its runtime directory, its lock, its arena.
  *
- * The lock is an flock on a file of its own, held by an open file that every worker inherits: it is free only
- * when the last process of the old daemon is gone, which is what makes repairing its intents sound. It is never
- * sent to systemd's fd store (a stored descriptor would keep it).
+ * The lock is an flock on a file of its own, held by an open file that every worker inherits: it is
+ * free only when the last process of the old daemon is gone, which is what makes repairing its
+ * intents sound. It is never sent to systemd's fd store (a stored descriptor would keep it).
  *
- * An arena comes from, in this order: the fd store (a memfd of the daemon before us), the file `arena.path`, a
- * new memfd. Whatever was found is repaired before any worker starts.
+ * An arena comes from, in this order: the fd store (a memfd of the daemon before us), the file
+ * `arena.path`, a new memfd. Whatever was found is repaired before any worker starts.
  */
 #include "daemon/master.h"
 
@@ -45,7 +45,9 @@ static int make_runtime_dir(const char *path)
 	struct stat st;
 	make_parents(path);
 	if (strlen(path) > 90) {
-		log_error("runtime_dir %s is too long: unix sockets in it would pass 107 characters", path);
+		log_error(
+		        "runtime_dir %s is too long: unix sockets in it would pass 107 characters",
+		        path);
 		return -ENAMETOOLONG;
 	}
 	if (mkdir(path, 0700) < 0 && errno != EEXIST) {
@@ -54,7 +56,8 @@ static int make_runtime_dir(const char *path)
 		return r;
 	}
 	if (lstat(path, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid()) {
-		log_error("runtime directory %s is not ours: remove it or set daemon.runtime_dir", path);
+		log_error("runtime directory %s is not ours: remove it or set daemon.runtime_dir",
+		          path);
 		return -EPERM;
 	}
 	return 0;
@@ -101,10 +104,10 @@ static int lock(struct master *m)
 static void wanted(const struct config *cfg, struct arena_geometry *g)
 {
 	*g = (struct arena_geometry){.entries = (uint32_t)(cfg->arena_size / cfg->arena_buffer),
-				     .workers = (uint32_t)cfg->max_workers,
-				     .buffer_size = cfg->arena_buffer,
-				     .checked = cfg->arena_path != NULL,
-				     .tails = cfg->log_stage != UINT32_MAX};
+	                             .workers = (uint32_t)cfg->max_workers,
+	                             .buffer_size = cfg->arena_buffer,
+	                             .checked = cfg->arena_path != NULL,
+	                             .tails = cfg->log_stage != UINT32_MAX};
 }
 
 static uint64_t chunks_in(const struct arena *a)
@@ -117,14 +120,15 @@ static int make_new(struct master *m, int fd, const struct arena_geometry *g, co
 	int r = arena_create(&m->arena, fd, g);
 	if (r < 0) {
 		log_error("cannot make an arena of %llu bytes in %s: %s",
-			  (unsigned long long)arena_bytes(g), where, strerror(-r));
+		          (unsigned long long)arena_bytes(g), where, strerror(-r));
 		return r;
 	}
 	return carry_load(m);
 }
 
-/* An arena in a file is made beside its place and moved there when it is whole and knows what was carried over: who is
- * killed meanwhile leaves nothing that looks like an arena, and the carried figures where they were. */
+/* An arena in a file is made beside its place and moved there when it is whole and knows what was
+ * carried over: who is killed meanwhile leaves nothing that looks like an arena, and the carried
+ * figures where they were. */
 static int make_file(struct master *m, const struct arena_geometry *g, const char *path)
 {
 	char fresh[4096];
@@ -156,7 +160,8 @@ static const char *attach_problem(int r)
 {
 	switch (r) {
 	case ARENA_E_LAYOUT:
-		return "was made by another version of sluiced; start that version, run `sluicectl drain`, stop it";
+		return "was made by another version of sluiced; start that version, run `sluicectl "
+		       "drain`, stop it";
 	case ARENA_E_CORRUPT:
 		return "is no arena, or its header is damaged; see `sluiced --arena-check`";
 	default:
@@ -186,11 +191,12 @@ static int rebuild(struct master *m, int fd, const struct arena_geometry *g, int
 {
 	arena_detach(&m->arena);
 	close(fd);
-	return home_log_rebuild(m, g, problem ? "the arena is damaged" : "the machine was started anew");
+	return home_log_rebuild(m, g,
+	                        problem ? "the arena is damaged" : "the machine was started anew");
 }
 
-/* Takes over an arena that exists. A changed geometry is fine when nothing is in flight: then what it knows is saved,
- * and ARENA_E_GEOMETRY asks for a new one. */
+/* Takes over an arena that exists. A changed geometry is fine when nothing is in flight: then what
+ * it knows is saved, and ARENA_E_GEOMETRY asks for a new one. */
 static int take_over(struct master *m, int fd, const struct arena_geometry *g, const char *where)
 {
 	int r = arena_attach(&m->arena, fd);
@@ -209,15 +215,18 @@ static int take_over(struct master *m, int fd, const struct arena_geometry *g, c
 	uint64_t chunks = chunks_in(&m->arena);
 	if (same_geometry(&m->arena, g)) {
 		if (chunks)
-			log_notice("recovered %llu chunks in flight from %s", (unsigned long long)chunks, where);
+			log_notice("recovered %llu chunks in flight from %s",
+			           (unsigned long long)chunks, where);
 		return 0;
 	}
 	if (chunks) {
-		log_error("the arena in %s has another geometry (%u buffers of %llu bytes, %u workers) and %llu "
-			  "chunks in flight: start with the old settings and run `sluicectl drain`, or save them "
-			  "with `sluiced --arena-export`",
-			  where, m->arena.entries, (unsigned long long)m->arena.buffer_size,
-			  m->arena.workers, (unsigned long long)chunks);
+		log_error("the arena in %s has another geometry (%u buffers of %llu bytes, %u "
+		          "workers) and %llu "
+		          "chunks in flight: start with the old settings and run `sluicectl "
+		          "drain`, or save them "
+		          "with `sluiced --arena-export`",
+		          where, m->arena.entries, (unsigned long long)m->arena.buffer_size,
+		          m->arena.workers, (unsigned long long)chunks);
 		return -EINVAL;
 	}
 	r = carry_save(m); /* all that the old one still knows is there now */
@@ -225,8 +234,9 @@ static int take_over(struct master *m, int fd, const struct arena_geometry *g, c
 	return r < 0 ? r : ARENA_E_GEOMETRY;
 }
 
-/* Takes over what the daemon before us left with systemd in memory, when the arena is to be a file now. What is in
- * flight cannot move; with nothing in flight positions and books do, by the carry file. */
+/* Takes over what the daemon before us left with systemd in memory, when the arena is to be a file
+ * now. What is in flight cannot move; with nothing in flight positions and books do, by the carry
+ * file. */
 static int leave_memory(struct master *m)
 {
 	int fd = notify_stored(STORED_ARENA);
@@ -240,9 +250,12 @@ static int leave_memory(struct master *m)
 	repair_all(m);
 	uint64_t chunks = chunks_in(&m->arena);
 	if (chunks) {
-		log_error("arena.path is new, and the arena in memory (systemd's fd store) has %llu chunks in flight: "
-			  "start without arena.path and run `sluicectl drain` first, or give them up with "
-			  "`systemctl stop`", (unsigned long long)chunks);
+		log_error("arena.path is new, and the arena in memory (systemd's fd store) has "
+		          "%llu chunks in flight: "
+		          "start without arena.path and run `sluicectl drain` first, or give them "
+		          "up with "
+		          "`systemctl stop`",
+		          (unsigned long long)chunks);
 		return -EINVAL;
 	}
 	r = carry_save(m);
@@ -275,7 +288,8 @@ static int open_file_arena(struct master *m, const struct arena_geometry *g)
 		close(fd);
 	if (!st.st_size && g->tails && home_log_exists(m))
 		return home_log_rebuild(m, g, "there is no arena");
-	if (!g->tails) /* first: there may not be room for both. A log without an arena would mean a loss, though */
+	if (!g->tails) /* first: there may not be room for both. A log without an arena would mean a
+	                  loss, though */
 		unlink(path);
 	return make_file(m, g, path);
 }
@@ -303,7 +317,8 @@ static int open_memfd_arena(struct master *m, const struct arena_geometry *g)
 	return r;
 }
 
-/* Whether an end of arena edge @e is @stage (an output of it counts as it). Dead letters link all with all: no link. */
+/* Whether an end of arena edge @e is @stage (an output of it counts as it). Dead letters link all
+ * with all: no link. */
 static bool at_edge(const struct arena *a, uint32_t e, const char *stage)
 {
 	const struct arena_edge *it = &a->h->edges[e];
@@ -314,7 +329,8 @@ static bool at_edge(const struct arena *a, uint32_t e, const char *stage)
 	       (strncmp(it->from, stage, len) == 0 && (!it->from[len] || it->from[len] == '.'));
 }
 
-/* A stage of the configuration that @stage was linked with in the arena, over whatever lies between; NULL: none. */
+/* A stage of the configuration that @stage was linked with in the arena, over whatever lies
+ * between; NULL: none. */
 static const char *linked_with(const struct master *m, const char *stage)
 {
 	const struct arena *a = &m->arena;
@@ -347,8 +363,9 @@ static void name_heir(const struct master *m, const char *shared, char *heir)
 		snprintf(heir, ARENA_NAME_MAX, "%s", name);
 }
 
-/* Slots of stages that the configuration no longer has keep their figures and positions, for it may come back. Until
- * then the books count them with the stages they were linked with. While the arena still knows its edges. */
+/* Slots of stages that the configuration no longer has keep their figures and positions, for it may
+ * come back. Until then the books count them with the stages they were linked with. While the arena
+ * still knows its edges. */
 static void name_heirs(struct master *m)
 {
 	for (uint32_t w = 0; w < m->arena.workers; w++)
@@ -369,10 +386,12 @@ static int refuse_strays(struct master *m)
 			continue;
 		uint32_t chunks = arena_charged(&m->arena, e);
 		if (chunks) {
-			log_error("the arena holds %u chunks of edge %.*s -> %.*s, which the configuration no longer "
-				  "has: put it back and run `sluicectl drain`, or save them with --arena-export",
-				  chunks, ARENA_OUTPUT_MAX, m->arena.h->edges[e].from, ARENA_NAME_MAX,
-				  m->arena.h->edges[e].to);
+			log_error("the arena holds %u chunks of edge %.*s -> %.*s, which the "
+			          "configuration no longer "
+			          "has: put it back and run `sluicectl drain`, or save them with "
+			          "--arena-export",
+			          chunks, ARENA_OUTPUT_MAX, m->arena.h->edges[e].from,
+			          ARENA_NAME_MAX, m->arena.h->edges[e].to);
 			return -EINVAL;
 		}
 		arena_edge_remove(&m->arena, e);
@@ -380,7 +399,8 @@ static int refuse_strays(struct master *m)
 	return 0;
 }
 
-void home_edge_names(const struct config *cfg, unsigned edge, char *from, size_t size, const char **to)
+void home_edge_names(const struct config *cfg, unsigned edge, char *from, size_t size,
+                     const char **to)
 {
 	const struct config_edge *e = &cfg->edges[edge];
 	*to = cfg->stages[e->to].name;
@@ -388,7 +408,7 @@ void home_edge_names(const struct config *cfg, unsigned edge, char *from, size_t
 		snprintf(from, size, "*");
 	else if (e->output)
 		snprintf(from, size, "%s.%s", cfg->stages[e->from].name,
-			 cfg->stages[e->from].outputs[e->output]);
+		         cfg->stages[e->from].outputs[e->output]);
 	else
 		snprintf(from, size, "%s", cfg->stages[e->from].name);
 }
@@ -404,7 +424,8 @@ int home_assign_edges(struct master *m)
 		const char *to;
 		home_edge_names(cfg, i, from, sizeof(from), &to);
 		if (arena_edge_assign(&m->arena, from, to, &numbers[i]) != 0) {
-			log_error("more than %d edges, or an arena with too few buffers for them", ARENA_EDGES_MAX);
+			log_error("more than %d edges, or an arena with too few buffers for them",
+			          ARENA_EDGES_MAX);
 			free(numbers);
 			return -ENOSPC;
 		}
@@ -419,15 +440,17 @@ int home_assign_edges(struct master *m)
 	return 0;
 }
 
-/* A run that came to its end and was stopped in order starts afresh the next time: its producers read again, its
- * stages live again. The last thing before the end: a crash before it does not make everything run twice. */
+/* A run that came to its end and was stopped in order starts afresh the next time: its producers
+ * read again, its stages live again. The last thing before the end: a crash before it does not make
+ * everything run twice. */
 static void forget_completed(struct master *m)
 {
 	struct arena *a = &m->arena;
 	bool whole = true, any = false;
 	for (uint32_t w = 0; w < a->workers; w++) {
 		const struct arena_worker *s = arena_worker(a, w);
-		const struct config_stage *st = s->stage[0] ? config_stage(m->config, s->stage) : NULL;
+		const struct config_stage *st =
+		        s->stage[0] ? config_stage(m->config, s->stage) : NULL;
 		if (!st || st->builtin)
 			continue;
 		any = true;

@@ -22,31 +22,39 @@ enum {
 };
 
 static const char usage[] =
-	"usage: sluiced [-c FILE] [OPTION]\n"
-	"\n"
-	"Runs the pipelines of the configuration, in the foreground, logging to stderr or the journal.\n"
-	"\n"
-	"  -c, --config FILE      configuration (default /etc/sluice/sluice.yaml, or ./sluice.yaml\n"
-	"                         for an unprivileged user)\n"
-	"      --check            only check the configuration: exit status 0 or 2\n"
-	"      --try STAGE        run one transformer's steps on JSON records from stdin, print what comes out\n"
-	"      --until-done       end with status 0 when all producers have ended and everything is delivered\n"
-	"      --arena-check      look at a stopped arena: what is in it, whether it is sound\n"
-	"      --arena-export FILE  write the records in flight of a stopped arena to FILE as NDJSON\n"
-	"      --arena-repair     bring a stopped arena in order; shows the plan, does it with --yes\n"
-	"      --yes              do what --arena-repair planned\n"
-	"      --log-level LEVEL  error, warning, notice, info (default) or debug\n"
-	"      --version          print the version\n"
-	"  -h, --help             print this\n"
-	"\n"
-	"sluicectl(1) watches and steers a running daemon.\n";
+        "usage: sluiced [-c FILE] [OPTION]\n"
+        "\n"
+        "Runs the pipelines of the configuration, in the foreground, logging to stderr or the "
+        "journal.\n"
+        "\n"
+        "  -c, --config FILE      configuration (default /etc/sluice/sluice.yaml, or "
+        "./sluice.yaml\n"
+        "                         for an unprivileged user)\n"
+        "      --check            only check the configuration: exit status 0 or 2\n"
+        "      --try STAGE        run one transformer's steps on JSON records from stdin, print "
+        "what comes out\n"
+        "      --until-done       end with status 0 when all producers have ended and everything "
+        "is delivered\n"
+        "      --arena-check      look at a stopped arena: what is in it, whether it is sound\n"
+        "      --arena-export FILE  write the records in flight of a stopped arena to FILE as "
+        "NDJSON\n"
+        "      --arena-repair     bring a stopped arena in order; shows the plan, does it with "
+        "--yes\n"
+        "      --yes              do what --arena-repair planned\n"
+        "      --log-level LEVEL  error, warning, notice, info (default) or debug\n"
+        "      --version          print the version\n"
+        "  -h, --help             print this\n"
+        "\n"
+        "sluicectl(1) watches and steers a running daemon.\n";
 
 static const struct option_entry {
 	const char *name;
 	enum log_level level;
-} levels[] = {{"error", LOG_LEVEL_ERROR},   {"warning", LOG_LEVEL_WARNING},
-	      {"notice", LOG_LEVEL_NOTICE}, {"info", LOG_LEVEL_INFO},
-	      {"debug", LOG_LEVEL_DEBUG}};
+} levels[] = {{"error", LOG_LEVEL_ERROR},
+              {"warning", LOG_LEVEL_WARNING},
+              {"notice", LOG_LEVEL_NOTICE},
+              {"info", LOG_LEVEL_INFO},
+              {"debug", LOG_LEVEL_DEBUG}};
 
 static bool set_level(const char *name)
 {
@@ -61,18 +69,18 @@ static bool set_level(const char *name)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"config", required_argument, NULL, 'c'},
-		{"check", no_argument, NULL, OPT_CHECK},
-		{"try", required_argument, NULL, OPT_TRY},
-		{"until-done", no_argument, NULL, OPT_UNTIL_DONE},
-		{"arena-check", no_argument, NULL, OPT_ARENA_CHECK},
-		{"arena-export", required_argument, NULL, OPT_ARENA_EXPORT},
-		{"arena-repair", no_argument, NULL, OPT_ARENA_REPAIR},
-		{"yes", no_argument, NULL, OPT_YES},
-		{"log-level", required_argument, NULL, OPT_LOG_LEVEL},
-		{"version", no_argument, NULL, OPT_VERSION},
-		{"help", no_argument, NULL, 'h'},
-		{NULL, 0, NULL, 0},
+	        {"config", required_argument, NULL, 'c'},
+	        {"check", no_argument, NULL, OPT_CHECK},
+	        {"try", required_argument, NULL, OPT_TRY},
+	        {"until-done", no_argument, NULL, OPT_UNTIL_DONE},
+	        {"arena-check", no_argument, NULL, OPT_ARENA_CHECK},
+	        {"arena-export", required_argument, NULL, OPT_ARENA_EXPORT},
+	        {"arena-repair", no_argument, NULL, OPT_ARENA_REPAIR},
+	        {"yes", no_argument, NULL, OPT_YES},
+	        {"log-level", required_argument, NULL, OPT_LOG_LEVEL},
+	        {"version", no_argument, NULL, OPT_VERSION},
+	        {"help", no_argument, NULL, 'h'},
+	        {NULL, 0, NULL, 0},
 	};
 	const char *path = NULL, *argument = NULL;
 	int what = 0, o;
@@ -90,7 +98,8 @@ int main(int argc, char **argv)
 			break;
 		case OPT_LOG_LEVEL:
 			if (!set_level(optarg)) {
-				fprintf(stderr, "sluiced: --log-level is error, warning, notice, info or debug\n");
+				fprintf(stderr, "sluiced: --log-level is error, warning, notice, "
+				                "info or debug\n");
 				return 2;
 			}
 			break;

@@ -4,9 +4,9 @@
  *   STARTING -> RUNNING -> DRAINING -> STOPPING -> (exit)
  *                  |__________________^   an arena that outlives us needs no drain
  *
- * DRAINING: producers take no more, everything in flight goes to its end. STOPPING: workers finish the unit in hand
- * and leave. A drain that is not over after `stop_timeout` becomes a stop; workers that do not leave then are
- * killed. systemd is told all of it (notify.h).
+ * DRAINING: producers take no more, everything in flight goes to its end. STOPPING: workers finish
+ * the unit in hand and leave. A drain that is not over after `stop_timeout` becomes a stop; workers
+ * that do not leave then are killed. systemd is told all of it (notify.h).
  */
 #include "daemon/master.h"
 
@@ -26,7 +26,8 @@ static const int64_t SECOND = 1000000000;
 
 enum {
 	TICK_US = 100000,
-	ENDING_US = 5000, /* with --until-done, once a stage has ended: the others are watched closely */
+	ENDING_US = 5000, /* with --until-done, once a stage has ended: the others are watched
+	                     closely */
 };
 
 int64_t master_now(void)
@@ -80,11 +81,13 @@ static int spawn_all(struct master *m)
 static void tell_losses(const struct master *m)
 {
 	if (m->stored)
-		log_notice("the arena is in memory, kept by the service manager over a restart or a crash, not over "
-			   "a stop (set arena.path to keep it)");
+		log_notice("the arena is in memory, kept by the service manager over a restart or "
+		           "a crash, not over "
+		           "a stop (set arena.path to keep it)");
 	else if (!m->config->arena_path)
-		log_notice("the arena is in memory only: a crash of the master or the machine loses what is in "
-			   "flight (set arena.path to keep it)");
+		log_notice("the arena is in memory only: a crash of the master or the machine "
+		           "loses what is in "
+		           "flight (set arena.path to keep it)");
 	else if (!m->config->arena_sync)
 		log_notice("arena.sync is off: a power loss can lose what is in flight");
 }
@@ -149,7 +152,8 @@ static void kill_the_rest(struct master *m)
 	for (uint32_t w = 0; w < m->arena.workers; w++)
 		if (m->children[w].state == CHILD_RUNNING) {
 			log_warning("worker %s[%u] does not leave: killed",
-				    m->config->stages[m->children[w].stage].name, m->children[w].ordinal);
+			            m->config->stages[m->children[w].stage].name,
+			            m->children[w].ordinal);
 			children_kill(m, w, false);
 		}
 	m->stop_at = master_now() + 5 * SECOND;
@@ -163,8 +167,8 @@ static void drain_step(struct master *m, int64_t now)
 		finish_if_gone(m);
 	} else if (now > m->stop_at) {
 		uint64_t left = m->arena.entries - arena_free(&m->arena);
-		log_warning("stop_timeout is over with %llu chunks in flight%s", (unsigned long long)left,
-			    home_persistent(m) ? "" : ": they are lost");
+		log_warning("stop_timeout is over with %llu chunks in flight%s",
+		            (unsigned long long)left, home_persistent(m) ? "" : ": they are lost");
 		begin_stopping(m, "stopping: stop_timeout was over");
 	}
 }
@@ -245,7 +249,7 @@ static int on_signal(sd_event_source *src, const struct signalfd_siginfo *info, 
 	if (info->ssi_signo == SIGHUP) {
 		master_reopen(m);
 		(void)master_reload(m, NULL, &why); /* says why not in the log */
-	} else if (m->state == MASTER_DRAINING) { /* asked twice: do not wait for the drain */
+	} else if (m->state == MASTER_DRAINING) {   /* asked twice: do not wait for the drain */
 		begin_stopping(m, "stopping");
 	} else {
 		master_stop(m);
@@ -271,7 +275,8 @@ static int make_loop(struct master *m)
 	if (r >= 0)
 		r = sd_event_add_signal(m->event, NULL, SIGHUP, on_signal, m);
 	if (r >= 0)
-		r = sd_event_add_time_relative(m->event, &m->tick, CLOCK_MONOTONIC, TICK_US, 1000, on_tick, m);
+		r = sd_event_add_time_relative(m->event, &m->tick, CLOCK_MONOTONIC, TICK_US, 1000,
+		                               on_tick, m);
 	return r < 0 ? r : 0;
 }
 

@@ -1,9 +1,10 @@
 /*
- * The master: forks the workers, watches them, repairs what they leave, and answers the control socket.
+ * The master: forks the workers, watches them, repairs what they leave, and answers the control
+ * socket.
  *
- * One thread, one sd-event loop. It never touches libzmq, record bytes or a stage's library. The shared memory is
- * outside input to it: every number from there is checked before use, nothing from there is asserted. It must be
- * kept simple, for it is the one process whose crash is felt.
+ * One thread, one sd-event loop. It never touches libzmq, record bytes or a stage's library. The
+ * shared memory is outside input to it: every number from there is checked before use, nothing from
+ * there is asserted. It must be kept simple, for it is the one process whose crash is felt.
  *
  * master.c    life: start, loop, drain, stop
  * home.c      runtime directory, lock, arena: made or attached
@@ -34,7 +35,7 @@ enum master_state {
 };
 
 enum child_state {
-	CHILD_NONE,    /* no process, none wanted */
+	CHILD_NONE, /* no process, none wanted */
 	CHILD_RUNNING,
 	CHILD_WAITING, /* died; a timer will start it again */
 	CHILD_ENDED,   /* its stage has no more to do, ever */
@@ -53,25 +54,25 @@ struct sample {
 /* One worker as its master sees it. Index = slot in the arena. */
 struct child {
 	struct master *master;
-	bool wanted;          /* the configuration has this worker */
+	bool wanted; /* the configuration has this worker */
 	enum child_state state;
-	unsigned stage;       /* index into config->stages */
+	unsigned stage; /* index into config->stages */
 	unsigned ordinal;
 	pid_t pid;
-	int channel;          /* to the worker; -1: none */
+	int channel; /* to the worker; -1: none */
 	sd_event_source *exit_source, *restart_timer, *channel_source;
-	uint64_t restarts;    /* since the daemon started */
-	unsigned failures;    /* in a row without a commit: the exponent of the back-off */
+	uint64_t restarts;         /* since the daemon started */
+	unsigned failures;         /* in a row without a commit: the exponent of the back-off */
 	uint64_t commits_at_start; /* committed.number when it was forked */
-	int64_t started;      /* CLOCK_MONOTONIC ns */
-	bool killed_for_stall; /* by us */
-	bool killed_by_us;    /* for another reason: does not count against its chunk */
-	bool replace;         /* restart at once after an orderly leave (restart, memory_max, reload) */
-	bool paused;          /* by command */
-	bool may_leave;       /* it was told to: an exit with 0 is no accident */
+	int64_t started;           /* CLOCK_MONOTONIC ns */
+	bool killed_for_stall;     /* by us */
+	bool killed_by_us;         /* for another reason: does not count against its chunk */
+	bool replace;   /* restart at once after an orderly leave (restart, memory_max, reload) */
+	bool paused;    /* by command */
+	bool may_leave; /* it was told to: an exit with 0 is no accident */
 	uint64_t seen_progress, seen_hand; /* for the stall check ... */
-	int64_t seen_at;      /* ... monotonic ns when they last changed */
-	char last_words[ARENA_WHY_MAX]; /* why it ended last */
+	int64_t seen_at;                   /* ... monotonic ns when they last changed */
+	char last_words[ARENA_WHY_MAX];    /* why it ended last */
 	/* sampled once a second */
 	uint64_t rss, pss, rss_anon, rss_peak, vms, cpu_ns;
 };
@@ -83,34 +84,34 @@ struct master {
 	struct config *config;
 	struct arena arena;
 	enum master_state state;
-	const char *why;              /* in words, for STATUS= */
+	const char *why; /* in words, for STATUS= */
 	sd_event *event;
-	struct child *children;       /* arena.workers of them */
-	uint32_t *edge_number;        /* arena's number of each config edge */
+	struct child *children; /* arena.workers of them */
+	uint32_t *edge_number;  /* arena's number of each config edge */
 	sd_event_source *tick;
-	int64_t started;              /* CLOCK_MONOTONIC ns */
-	int64_t started_at;           /* CLOCK_REALTIME ns */
-	int64_t checked_at;           /* monotonic ns of the last children_check() */
-	int64_t stop_at;              /* monotonic ns at which a drain is over; 0: none */
+	int64_t started;    /* CLOCK_MONOTONIC ns */
+	int64_t started_at; /* CLOCK_REALTIME ns */
+	int64_t checked_at; /* monotonic ns of the last children_check() */
+	int64_t stop_at;    /* monotonic ns at which a drain is over; 0: none */
 	bool until_done;
-	bool drained;                 /* by command: intake stays stopped ... */
-	bool finishing;               /* ... and counts as ended: what is behind it flushes and ends */
+	bool drained;   /* by command: intake stays stopped ... */
+	bool finishing; /* ... and counts as ended: what is behind it flushes and ends */
 	int lock_fd;
-	bool stored;                  /* the memory arena was given to systemd's fd store */
-	bool orderly;                 /* the loop came to its own end */
-	bool clean;                   /* everything was finished: positions may be carried over */
+	bool stored;  /* the memory arena was given to systemd's fd store */
+	bool orderly; /* the loop came to its own end */
+	bool clean;   /* everything was finished: positions may be carried over */
 	int exit_status;
 	uint64_t reloads;
-	char reload_error[4096];      /* of the last reload that failed; "" else */
-	struct sample *samples;       /* [stage][SAMPLES], a ring */
-	unsigned sample_at;           /* where the next goes */
+	char reload_error[4096]; /* of the last reload that failed; "" else */
+	struct sample *samples;  /* [stage][SAMPLES], a ring */
+	unsigned sample_at;      /* where the next goes */
 	unsigned n_samples;
-	struct reload *reload;        /* one that is under way */
+	struct reload *reload; /* one that is under way */
 	struct control *control;
 };
 
-/* ---- commands (control.c calls them). All return 0 or a positive/negative error with @why set to a text for
- * people (static or inside the master; valid until the next call). ---- */
+/* ---- commands (control.c calls them). All return 0 or a positive/negative error with @why set to
+ * a text for people (static or inside the master; valid until the next call). ---- */
 
 /* @stage: a stage's name. */
 int master_pause(struct master *m, const char *stage, bool pause, const char **why);
@@ -118,12 +119,15 @@ int master_pause(struct master *m, const char *stage, bool pause, const char **w
 int master_drain(struct master *m, bool flush, const char **why);
 int master_restart(struct master *m, const char *stage, const char **why);
 int master_scale(struct master *m, const char *stage, unsigned workers, const char **why);
-/* Begins a reload; @discard: name of an edge whose chunks may be dropped, or NULL. Positive with @why: refused, the
- * old configuration stays. 0: under way; control_reloaded() tells how it ended. */
+/* Begins a reload; @discard: name of an edge whose chunks may be dropped, or NULL. Positive with
+ * @why: refused, the old configuration stays. 0: under way; control_reloaded() tells how it ended.
+ */
 int master_reload(struct master *m, const char *discard, const char **why);
-/* Goes on with a reload that waits for workers to leave; called whenever one did, and by the tick. */
+/* Goes on with a reload that waits for workers to leave; called whenever one did, and by the tick.
+ */
 void reload_step(struct master *m);
-/* Stops before anything was changed, because the daemon stops; what it had stopped goes on, to finish its chunks. */
+/* Stops before anything was changed, because the daemon stops; what it had stopped goes on, to
+ * finish its chunks. */
 void reload_abandon(struct master *m);
 /* Asks the stage's workers for copies of the next @n records; they arrive in control_tapped(). */
 int master_tap(struct master *m, const char *stage, unsigned n, const char **why);
@@ -141,8 +145,8 @@ struct books {
 	bool balanced;
 };
 
-/* The books of the whole (@pipeline -1) or of one pipeline. Looks until nothing moved while looking.
- * 0, or ARENA_E_NONE: it never held still (tried for about 100 ms). */
+/* The books of the whole (@pipeline -1) or of one pipeline. Looks until nothing moved while
+ * looking. 0, or ARENA_E_NONE: it never held still (tried for about 100 ms). */
 int books_audit(const struct master *m, int pipeline, struct books *out);
 /* The same over an arena alone, without a configuration (--arena-check). */
 int books_of_arena(const struct arena *a, struct books *out);
@@ -156,14 +160,16 @@ void home_close(struct master *m);
 /* Gives each config edge its arena number (m->edge_number) and sets quotas. 0 or -errno, logged. */
 int home_assign_edges(struct master *m);
 /* The names an edge has in the arena. @to is borrowed from the configuration. */
-void home_edge_names(const struct config *cfg, unsigned edge, char *from, size_t size, const char **to);
-/* Whether the arena outlives a stop. One in systemd's fd store does not: nothing tells a restart, which keeps it,
- * from a stop, which does not. */
+void home_edge_names(const struct config *cfg, unsigned edge, char *from, size_t size,
+                     const char **to);
+/* Whether the arena outlives a stop. One in systemd's fd store does not: nothing tells a restart,
+ * which keeps it, from a stop, which does not. */
 bool home_persistent(const struct master *m);
 
 /* ---- children.c ---- */
 
-/* Gives each worker of each stage its slot; ARENA_E_NONE with a log line when there are not enough. */
+/* Gives each worker of each stage its slot; ARENA_E_NONE with a log line when there are not enough.
+ */
 int children_assign(struct master *m);
 /* Forks the worker of slot @slot. 0 or -errno. */
 int children_spawn(struct master *m, uint32_t slot);
@@ -178,7 +184,8 @@ void children_check(struct master *m, int64_t now);
 uint64_t watch_pss(pid_t pid);
 /* Why systemd's watchdog should not be fed; NULL: all is sound. */
 const char *watch_unsound(const struct master *m, int64_t now);
-/* The slot is no longer any worker's of the configuration; it keeps its figures. It has no process. */
+/* The slot is no longer any worker's of the configuration; it keeps its figures. It has no process.
+ */
 void children_let_go(struct master *m, uint32_t slot);
 /* True when none of a stage's workers has a process or waits for one. */
 bool children_left(const struct master *m, unsigned stage);
@@ -192,12 +199,13 @@ void children_free(struct master *m);
 
 /* Whether an edge is empty in a stable look (config edge index). */
 bool flow_edge_empty(const struct master *m, unsigned edge);
-/* Sends FLUSH to stages whose feeders have ended and whose edges are empty; true when all have ended. */
+/* Sends FLUSH to stages whose feeders have ended and whose edges are empty; true when all have
+ * ended. */
 bool flow_pass_ends_on(struct master *m);
 /* Starts ended stages again onto whose edges something was put. */
 void flow_awaken(struct master *m);
-/* After the producers were told to drain: stops each stage that nothing can come to any more, from the front to the
- * back. True when all have left. */
+/* After the producers were told to drain: stops each stage that nothing can come to any more, from
+ * the front to the back. True when all have left. */
 bool flow_drain_on(struct master *m);
 /* True when no chunk is in flight. */
 bool flow_drained(const struct master *m);

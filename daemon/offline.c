@@ -26,14 +26,14 @@ struct config *offline_load(const char *path)
 int offline_check(struct config *cfg)
 {
 	struct arena_geometry g = {.entries = (uint32_t)(cfg->arena_size / cfg->arena_buffer),
-				   .workers = (uint32_t)cfg->max_workers,
-				   .buffer_size = cfg->arena_buffer,
-				   .tails = cfg->log_stage != UINT32_MAX};
+	                           .workers = (uint32_t)cfg->max_workers,
+	                           .buffer_size = cfg->arena_buffer,
+	                           .tails = cfg->log_stage != UINT32_MAX};
 	unsigned workers = 0;
 	for (unsigned i = 0; i < cfg->n_stages; i++)
 		workers += cfg->stages[i].workers;
-	printf("%s: fine: %u stages, %u edges, %u workers\n", cfg->path, cfg->n_stages, cfg->n_edges,
-	       workers);
+	printf("%s: fine: %u stages, %u edges, %u workers\n", cfg->path, cfg->n_stages,
+	       cfg->n_edges, workers);
 	printf("arena: %u buffers of %llu KiB and %llu KiB of ledger\n", g.entries,
 	       (unsigned long long)(cfg->arena_buffer / 1024),
 	       (unsigned long long)(arena_overhead(&g) / 1024));
@@ -68,12 +68,14 @@ static int trial_emit(struct stage_host *h, unsigned output, const struct record
 	return 0;
 }
 
-static int trial_reject(struct stage_host *h, const char *why, const void *input, size_t len, const char *at)
+static int trial_reject(struct stage_host *h, const char *why, const void *input, size_t len,
+                        const char *at)
 {
 	struct trial *t = (struct trial *)h;
 	(void)input;
 	(void)len;
-	fprintf(stderr, "record %llu: %s%s%s\n", (unsigned long long)t->in, at ? at : "", at ? ": " : "", why);
+	fprintf(stderr, "record %llu: %s%s%s\n", (unsigned long long)t->in, at ? at : "",
+	        at ? ": " : "", why);
 	t->dead++;
 	return 0;
 }
@@ -91,7 +93,8 @@ static int read_all(int fd, struct buf *b)
 	return n < 0 ? -errno : 0;
 }
 
-static int try_one(struct trial *t, struct chain *ch, struct record *r, const uint8_t *rec, size_t len)
+static int try_one(struct trial *t, struct chain *ch, struct record *r, const uint8_t *rec,
+                   size_t len)
 {
 	const char *why = NULL;
 	int x = record_open(r, rec, len, &why);
@@ -143,7 +146,8 @@ static int try_with(struct config *cfg, const struct config_stage *s)
 	if (r == 0 && s->stateful && mkdtemp(dir))
 		r = state_env_open(&env, dir, cfg->state_size, s->n_steps, false);
 	if (r == 0)
-		r = chain_init(&ch, s->name, s->steps, s->n_steps, &t.host, 0, 1, cfg->arena_buffer);
+		r = chain_init(&ch, s->name, s->steps, s->n_steps, &t.host, 0, 1,
+		               cfg->arena_buffer);
 	ch.env = env;
 	if (r == 0)
 		r = chain_open(&ch);
@@ -153,7 +157,7 @@ static int try_with(struct config *cfg, const struct config_stage *s)
 	if (r == 0)
 		r = try_all(&t, &ch, &input);
 	fprintf(stderr, "%llu in, %llu out, %llu rejected\n", (unsigned long long)t.in,
-		(unsigned long long)t.out, (unsigned long long)t.dead);
+	        (unsigned long long)t.out, (unsigned long long)t.dead);
 	if (r < 0)
 		fprintf(stderr, "sluiced: --try %s: %s\n", s->name, strerror(-r));
 	chain_deinit(&ch);
@@ -179,7 +183,7 @@ int offline_try(struct config *cfg, const char *stage)
 	int status = 2;
 	if (!s || s->kind != STAGE_STEP)
 		fprintf(stderr, "sluiced: --try wants the name of a transformer; %s is %s\n", stage,
-			s ? "none" : "not in the configuration");
+		        s ? "none" : "not in the configuration");
 	else
 		status = try_with(cfg, s);
 	config_free(cfg);

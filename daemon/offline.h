@@ -1,8 +1,10 @@
 /*
- * What sluiced does besides running: check a configuration, try a transformer on samples, look into, export
- * or repair the arena of a daemon that is stopped. Each returns an exit status (0 fine, 1 no, 2 used wrongly).
+ * What sluiced does besides running: check a configuration, try a transformer on samples, look
+ * into, export or repair the arena of a daemon that is stopped. Each returns an exit status (0
+ * fine, 1 no, 2 used wrongly).
  *
- * This header needs no other of ours, so that main.c can use getopt (whose struct option is not ours).
+ * This header needs no other of ours, so that main.c can use getopt (whose struct option is not
+ * ours).
  */
 #pragma once
 
@@ -14,8 +16,8 @@ struct config;
 struct config *offline_load(const char *path);
 /* Says what the configuration comes to: stages, edges, memory by the formula. Takes @cfg. */
 int offline_check(struct config *cfg);
-/* Runs the steps of transformer @stage on JSON records from stdin; prints what comes out, and rejects on stderr.
- * Takes @cfg. */
+/* Runs the steps of transformer @stage on JSON records from stdin; prints what comes out, and
+ * rejects on stderr. Takes @cfg. */
 int offline_try(struct config *cfg, const char *stage);
 int offline_arena_check(struct config *cfg);
 int offline_arena_export(struct config *cfg, const char *file);

@@ -1,15 +1,15 @@
 /*
  * A new configuration under load: checked first, then only changed stages are replaced.
  *
- * A stage is unchanged when its own text is the same and it has the same edges; its workers never notice. The others
- * are AFFECTED. An affected stage may be stopped as soon as no chunk can be left behind that nobody would read:
- * when each of its input edges that the new configuration does not have is empty, and its writers are
- * stopped. Stages without such an edge stop at once, so this walks down the graph and ends. When the
- * last one has left, the configuration is swapped and the new workers are forked; edges that stay keep their
- * numbers and their chunks.
+ * A stage is unchanged when its own text is the same and it has the same edges; its workers never
+ * notice. The others are AFFECTED. An affected stage may be stopped as soon as no chunk can be left
+ * behind that nobody would read: when each of its input edges that the new configuration does not
+ * have is empty, and its writers are stopped. Stages without such an edge stop at once, so this
+ * walks down the graph and ends. When the last one has left, the configuration is swapped and the
+ * new workers are forked; edges that stay keep their numbers and their chunks.
  *
- * If that takes longer than `stop_timeout` (a removed reader whose output is dead), the stopped stages are started
- * again as they were and the reload is refused, naming the edge.
+ * If that takes longer than `stop_timeout` (a removed reader whose output is dead), the stopped
+ * stages are started again as they were and the reload is refused, naming the edge.
  */
 #include "daemon/master.h"
 
@@ -54,7 +54,8 @@ static int same_edge(const struct config *cfg, unsigned i, const struct config *
 static bool edges_in(const struct config *cfg, unsigned s, const struct config *other)
 {
 	for (unsigned i = 0; i < cfg->n_edges; i++)
-		if ((cfg->edges[i].from == s || cfg->edges[i].to == s) && same_edge(cfg, i, other) < 0)
+		if ((cfg->edges[i].from == s || cfg->edges[i].to == s) &&
+		    same_edge(cfg, i, other) < 0)
 			return false;
 	return true;
 }
@@ -76,12 +77,12 @@ static const char *needs_restart(const struct config *a, const struct config *b)
 {
 	if (a->arena_size != b->arena_size || a->arena_buffer != b->arena_buffer ||
 	    differs(a->arena_path, b->arena_path) || a->arena_sync != b->arena_sync ||
-	    a->arena_log_size != b->arena_log_size ||
-	    a->max_workers != b->max_workers)
+	    a->arena_log_size != b->arena_log_size || a->max_workers != b->max_workers)
 		return "the arena section has changed: that needs a restart";
 	if (differs(a->state_path, b->state_path) || a->state_size != b->state_size)
 		return "the state section has changed: that needs a restart";
-	if (differs(a->runtime_dir, b->runtime_dir) || differs(a->control_socket, b->control_socket))
+	if (differs(a->runtime_dir, b->runtime_dir) ||
+	    differs(a->control_socket, b->control_socket))
 		return "runtime_dir or control.socket has changed: that needs a restart";
 	return NULL;
 }
@@ -104,7 +105,8 @@ static struct reload *reload_free(struct reload *r)
 	return NULL;
 }
 
-/* Stages that are not replaced keep the number of workers they were scaled to. False: there is no room for that. */
+/* Stages that are not replaced keep the number of workers they were scaled to. False: there is no
+ * room for that. */
 static bool keep_scale(const struct config *old, struct reload *r)
 {
 	uint64_t sum = 0;
@@ -123,8 +125,9 @@ static bool keep_scale(const struct config *old, struct reload *r)
 
 int master_reload(struct master *m, const char *discard, const char **why)
 {
-	static const char too_many[] = "arena.max_workers is too small for the new configuration and the stages that "
-				       "were scaled: scale them down first";
+	static const char too_many[] =
+	        "arena.max_workers is too small for the new configuration and the stages that "
+	        "were scaled: scale them down first";
 	struct complaints c = {0};
 	if (m->state >= MASTER_DRAINING)
 		return refuse(m, "the daemon is stopping", 22, why);
@@ -141,7 +144,7 @@ int master_reload(struct master *m, const char *discard, const char **why)
 		restart = replay_refusal(m, r->next);
 	if (!r->next || restart) {
 		int answer = restart ? refuse(m, restart, strlen(restart), why)
-				     : refuse(m, (char *)c.text.p, c.text.len, why);
+		                     : refuse(m, (char *)c.text.p, c.text.len, why);
 		buf_deinit(&c.text);
 		reload_free(r);
 		return answer;
@@ -187,7 +190,8 @@ static void stop_stage(struct master *m, unsigned s)
 {
 	for (uint32_t w = 0; w < m->arena.workers; w++) {
 		struct child *c = &m->children[w];
-		if (c->wanted && c->stage == s && (c->state == CHILD_RUNNING || c->state == CHILD_WAITING) &&
+		if (c->wanted && c->stage == s &&
+		    (c->state == CHILD_RUNNING || c->state == CHILD_WAITING) &&
 		    atomic_load(&arena_worker(&m->arena, w)->order) != ORDER_STOP)
 			children_order(m, w, ORDER_STOP);
 	}
@@ -219,7 +223,7 @@ static void start_again(struct master *m)
 		if (c->state == CHILD_STOPPED)
 			children_restart_later(m, w);
 		else if (c->state == CHILD_RUNNING &&
-			 atomic_load(&arena_worker(&m->arena, w)->order) == ORDER_STOP)
+		         atomic_load(&arena_worker(&m->arena, w)->order) == ORDER_STOP)
 			c->replace = true; /* it is about to leave */
 	}
 }
@@ -228,12 +232,15 @@ static void go_back(struct master *m, const char *edge)
 {
 	char text[512];
 	start_again(m);
-	snprintf(text, sizeof(text), "edge %s still holds chunks after stop_timeout; `sluicectl reload --discard %s` "
-		 "drops them", edge, edge);
+	snprintf(text, sizeof(text),
+	         "edge %s still holds chunks after stop_timeout; `sluicectl reload --discard %s` "
+	         "drops them",
+	         edge, edge);
 	end_reload(m, text);
 }
 
-/* A surviving stage that removed stage @s was connected with, in some steps: its pipeline takes the figures. */
+/* A surviving stage that removed stage @s was connected with, in some steps: its pipeline takes the
+ * figures. */
 static const char *heir_of(const struct config *old, unsigned s, const struct config *next)
 {
 	for (unsigned i = 0; i < old->n_stages; i++)
@@ -251,11 +258,12 @@ static void discard_edge(struct master *m, unsigned edge)
 	for (uint32_t i = 0; i < m->arena.entries; i++) {
 		struct word v = arena_word(&m->arena, i);
 		if (v.state == WORD_QUEUED && v.edge == number)
-			records += arena_discard(&m->arena, i, m->config->stages[m->config->edges[edge].to].name);
+			records += arena_discard(&m->arena, i,
+			                         m->config->stages[m->config->edges[edge].to].name);
 	}
 	if (records)
-		log_warning("dropped %llu records of edge %s as ordered", (unsigned long long)records,
-			    m->config->edges[edge].name);
+		log_warning("dropped %llu records of edge %s as ordered",
+		            (unsigned long long)records, m->config->edges[edge].name);
 }
 
 static void remove_old_edges(struct master *m)
@@ -269,8 +277,8 @@ static void remove_old_edges(struct master *m)
 	}
 }
 
-/* A worker of a removed stage left with a transaction that nobody can ask about any more: it counts as not done, so
- * that its chunks are given up with the others of their edge. */
+/* A worker of a removed stage left with a transaction that nobody can ask about any more: it counts
+ * as not done, so that its chunks are given up with the others of their edge. */
 static void give_up_unsettled(struct arena *a, uint32_t slot)
 {
 	if (atomic_load(&arena_worker(a, slot)->intent.state) != INTENT_PREPARED)
@@ -279,7 +287,8 @@ static void give_up_unsettled(struct arena *a, uint32_t slot)
 	intent_repair(a, slot, NULL);
 }
 
-/* Slots of stages that are gone are given up, those of changed ones stay theirs (positions, figures). */
+/* Slots of stages that are gone are given up, those of changed ones stay theirs (positions,
+ * figures). */
 static void release_children(struct master *m)
 {
 	const struct reload *r = m->reload;
@@ -299,7 +308,8 @@ static void release_children(struct master *m)
 		}
 		if (n)
 			continue;
-		children_let_go(m, w); /* whatever was ordered of it is not meant for the slot's next one */
+		children_let_go(
+		        m, w); /* whatever was ordered of it is not meant for the slot's next one */
 		give_up_unsettled(&m->arena, w);
 		if (intent_clean(&m->arena, w))
 			arena_worker_retire(&m->arena, w, heir_of(m->config, c->stage, r->next));
@@ -312,7 +322,8 @@ static int swap(struct master *m)
 	struct sample *samples = calloc((size_t)SAMPLES * r->next->n_stages, sizeof(*samples));
 	if (!samples)
 		return -ENOMEM;
-	release_children(m); /* before the edges: who starts after a crash here finds by them what was linked */
+	release_children(m); /* before the edges: who starts after a crash here finds by them what
+	                        was linked */
 	remove_old_edges(m);
 	config_free(m->config);
 	m->config = r->next;
@@ -356,7 +367,8 @@ void reload_step(struct master *m)
 	int x = swap(m);
 	if (x < 0) {
 		/* the new configuration is in force, but not all of it could be started */
-		end_reload(m, "not enough room in the arena for the new configuration: restart the daemon");
+		end_reload(m, "not enough room in the arena for the new configuration: restart the "
+		              "daemon");
 		return;
 	}
 	end_reload(m, NULL);

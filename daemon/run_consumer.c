@@ -1,10 +1,10 @@
 /*
  * The consumer's loop: claim chunks, offer each record to the stage, deliver, commit.
  *
- * A try is the whole unit: begin, consume each record, finish. When the outside fails, everything since begin is
- * rolled back and tried again after a pause; "unreachable" for ever, an answer about the data so many
- * times as `retry.attempts` says. Then the unit is cut down to single records, so that the one which is
- * refused is found and becomes a dead letter, and the others pass.
+ * A try is the whole unit: begin, consume each record, finish. When the outside fails, everything
+ * since begin is rolled back and tried again after a pause; "unreachable" for ever, an answer about
+ * the data so many times as `retry.attempts` says. Then the unit is cut down to single records, so
+ * that the one which is refused is found and becomes a dead letter, and the others pass.
  */
 #include "daemon/worker.h"
 
@@ -24,15 +24,16 @@ struct pace {
 static const int64_t OUTAGE = 1000000000; /* ns without a peer that are worth a line in the log */
 
 static int say_no(struct worker *w, struct unit_input *in, const uint8_t *p, size_t len,
-		  const char *why, uint32_t attempts)
+                  const char *why, uint32_t attempts)
 {
 	(void)in;
 	return unit_letter(w, why, NULL, p, len, true, NULL, attempts);
 }
 
-/* Offers the records of one input. STAGE_OK: all; STAGE_E_FULL: the unit ends before the one `in` stands at. */
+/* Offers the records of one input. STAGE_OK: all; STAGE_E_FULL: the unit ends before the one `in`
+ * stands at. */
 static int offer(struct worker *w, struct unit_input *in, const struct pace *pace, bool give_up,
-		 uint32_t *taken)
+                 uint32_t *taken)
 {
 	uint8_t *p = arena_buffer(w->a, in->at.entry);
 	const struct arena_facts *f = &w->a->facts[in->at.entry];
@@ -46,7 +47,8 @@ static int offer(struct worker *w, struct unit_input *in, const struct pace *pac
 		atomic_store_explicit(&w->me->hand_record, in->record, memory_order_relaxed);
 		atomic_store_explicit(&w->me->hand_entry, in->at.entry, memory_order_relaxed);
 		bool poison = in->record == f->skip_record;
-		int r = poison || give_up ? STAGE_E_REJECT : w->stage->ops->consume(&w->st, rec, len);
+		int r = poison || give_up ? STAGE_E_REJECT
+		                          : w->stage->ops->consume(&w->st, rec, len);
 		if (r == STAGE_E_REJECT) {
 			if (!unit_letter_fits(w, len)) {
 				if (*taken)
@@ -57,9 +59,9 @@ static int offer(struct worker *w, struct unit_input *in, const struct pace *pac
 			char why[STAGE_WHY_MAX];
 			if (poison)
 				snprintf(why, sizeof(why), "it killed its worker %u times: %s",
-					 f->skip_attempts, strsignal((int)f->skip_signal));
+				         f->skip_attempts, strsignal((int)f->skip_signal));
 			r = say_no(w, in, rec, len, poison ? why : w->st.why,
-				   poison ? f->skip_attempts : pace->attempts + 1);
+			           poison ? f->skip_attempts : pace->attempts + 1);
 		} else if (r == STAGE_OK) {
 			w->book[w->stage->builtin ? BOOK_letters : BOOK_delivered]++;
 			w->book[BOOK_records_out]++;
@@ -83,13 +85,15 @@ static int try_unit(struct worker *w, struct pace *pace, bool give_up)
 	uint32_t taken = 0;
 	int r = 0;
 	w->st.now = worker_realtime();
-	/* what is given up goes to the dead letters: the stage, which may still be out of reach, has no part in it */
+	/* what is given up goes to the dead letters: the stage, which may still be out of reach,
+	 * has no part in it */
 	if (!give_up && w->stage->ops->begin && (r = w->stage->ops->begin(&w->st)) < 0)
 		return worker_blameless(w, r);
 	unsigned i = 0;
 	for (; r == 0 && i < w->n_in; i++)
 		r = offer(w, &w->in[i], pace, give_up, &taken);
-	if (r == STAGE_E_FULL) { /* ends here: inputs behind the one that is not done were not begun */
+	if (r ==
+	    STAGE_E_FULL) { /* ends here: inputs behind the one that is not done were not begun */
 		while (w->n_in > i)
 			arena_unclaim(w->a, w->slot, w->in[--w->n_in].at);
 		r = 0;
@@ -109,8 +113,8 @@ static double random_share(void)
 	return (double)v / 4294967296.0;
 }
 
-/* The pause before try number n: base * factor^n, at most max; with full jitter a random share of it (Brooker,
- * "Exponential Backoff And Jitter", AWS Architecture Blog, 2015). */
+/* The pause before try number n: base * factor^n, at most max; with full jitter a random share of
+ * it (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015). */
 static int64_t back_off(const struct retry *retry, unsigned n)
 {
 	double ns = (double)retry->base;
@@ -152,7 +156,7 @@ static void pause_before_next(struct worker *w, struct pace *pace, int answer)
 			break;
 		int64_t left = end - worker_monotonic();
 		int r = worker_sleep(w, WAITING_NOT, w->st.fds, w->st.n_fds,
-				     left < LINK_NET_NS ? left : LINK_NET_NS, NULL, NULL);
+		                     left < LINK_NET_NS ? left : LINK_NET_NS, NULL, NULL);
 		moved = r > 0 && answer == STAGE_E_UNREACHABLE;
 	} while (!moved && worker_monotonic() < end);
 }
@@ -165,7 +169,7 @@ static bool after_failure(struct worker *w, struct pace *pace, int answer)
 		w->stage->ops->rollback(&w->st);
 	unit_rewind(w);
 	bool patience_over = s->give_up_after && pace->since &&
-			     worker_monotonic() - pace->since > s->give_up_after;
+	                     worker_monotonic() - pace->since > s->give_up_after;
 	if (answer == STAGE_E_RETRY && ++pace->attempts >= (unsigned)s->retry.attempts) {
 		if (pace->single || (w->n_in == 1 && w->in[0].records - w->in[0].record == 1))
 			return true;
@@ -209,7 +213,8 @@ static int deliver_unit(struct worker *w, struct pace *pace)
 	return r;
 }
 
-/* The stage's own commit may fail for want of disk: then nothing is lost, a successor settles it. */
+/* The stage's own commit may fail for want of disk: then nothing is lost, a successor settles it.
+ */
 static bool work_to_do(struct worker *w, void *arg)
 {
 	(void)arg;
@@ -262,7 +267,8 @@ static int gather(struct worker *w, struct pace *pace)
 	uint64_t bytes = 0;
 	if (!w->n_in && unit_claim(w) != 0)
 		return ARENA_E_NONE;
-	/* a chunk that has killed a worker goes on record by record: a crash in finish() then names one */
+	/* a chunk that has killed a worker goes on record by record: a crash in finish() then names
+	 * one */
 	if (arena_word(w->a, w->in[0].at.entry).attempts)
 		pace->single = true;
 	if (pace->single)
@@ -272,7 +278,8 @@ static int gather(struct worker *w, struct pace *pace)
 	while (bytes < w->a->buffer_size / 2 && unit_claim(w) == 0) {
 		const struct unit_input *last = &w->in[w->n_in - 1];
 		if (arena_word(w->a, last->at.entry).attempts) {
-			/* not in one unit with others: the next crash would be laid to the wrong one again */
+			/* not in one unit with others: the next crash would be laid to the wrong
+			 * one again */
 			arena_unclaim(w->a, w->slot, last->at);
 			w->n_in--;
 			break;
@@ -290,7 +297,8 @@ int run_consumer(struct worker *w)
 	for (;;) {
 		enum worker_order o = worker_order(w);
 		int r;
-		if (o == ORDER_PAUSE || o == ORDER_STOP || atomic_load(&w->me->reopen) != w->reopened) {
+		if (o == ORDER_PAUSE || o == ORDER_STOP ||
+		    atomic_load(&w->me->reopen) != w->reopened) {
 			give_all_back(w);
 			if ((r = unit_commit(w)) < 0)
 				return r;

@@ -1,9 +1,9 @@
 /*
  * The producer's loop: let the stage make records, seal and commit them when it is time.
  *
- * When a chunk is sealed: when it is full (unit.c does that), and by age. While the edges are under half of
- * their quota a record waits at most `linger`; above, consumers are behind anyway, and chunks are
- * let grow for up to FULL_NS: else a slow consumer would drown in tiny chunks.
+ * When a chunk is sealed: when it is full (unit.c does that), and by age. While the edges are under
+ * half of their quota a record waits at most `linger`; above, consumers are behind anyway, and
+ * chunks are let grow for up to FULL_NS: else a slow consumer would drown in tiny chunks.
  */
 #include "daemon/worker.h"
 
@@ -11,18 +11,20 @@
 
 enum {
 	FULL_NS = 100000000,
-	TRICKLE = 16,           /* records between two looks: fewer are slow input */
-	TOGETHER_NS = 2000000, /* slow input is left alone so long: no socket's queue fills up meanwhile */
+	TRICKLE = 16,          /* records between two looks: fewer are slow input */
+	TOGETHER_NS = 2000000, /* slow input is left alone so long: no socket's queue fills up
+	                          meanwhile */
 };
 
-static const int64_t DRAIN_NS = 2000000000; /* how long a draining producer may empty what it had taken in */
+static const int64_t DRAIN_NS =
+        2000000000; /* how long a draining producer may empty what it had taken in */
 
 static int64_t linger(const struct worker *w)
 {
 	const struct unit_output *out = &w->out[0];
 	for (unsigned i = 0; i < out->n_edges; i++) {
 		uint32_t quota = atomic_load_explicit(&w->a->h->edges[out->edges[i]].quota,
-						      memory_order_relaxed);
+		                                      memory_order_relaxed);
 		if (arena_charged(w->a, out->edges[i]) * 2 > quota + 1)
 			return w->stage->linger > FULL_NS ? w->stage->linger : FULL_NS;
 	}
@@ -51,8 +53,9 @@ static bool trickles(const struct worker *w)
 	return little[0] && little[1];
 }
 
-/* Nothing to take in: sleeps until the stage or the oldest record wants something. A chunk that lingers waits
- * anyway, so what comes slowly is not looked at one by one but together, when the chunk is due. */
+/* Nothing to take in: sleeps until the stage or the oldest record wants something. A chunk that
+ * lingers waits anyway, so what comes slowly is not looked at one by one but together, when the
+ * chunk is due. */
 static int idle(struct worker *w)
 {
 	int64_t now = worker_monotonic(), timeout = LINK_NET_NS;
@@ -73,7 +76,7 @@ static int idle(struct worker *w)
 		worker_activity(w, ACTIVITY_IDLE, NULL);
 	unsigned n_fds = together ? 0 : w->st.n_fds;
 	int r = worker_sleep(w, w->unstored ? WAITING_LOG : WAITING_NOT, w->st.fds, n_fds, timeout,
-			     unit_log_news, NULL);
+	                     unit_log_news, NULL);
 	worker_activity(w, ACTIVITY_WORKING, NULL);
 	if (r >= 0 && w->stage->ops->stored && (!w->born || w->logged))
 		return w->stage->ops->stored(&w->st);
@@ -89,7 +92,8 @@ static int end(struct worker *w)
 	return r;
 }
 
-/* Ordered to drain: takes nothing new, and goes on until what it had taken in is produced. True: leave now. */
+/* Ordered to drain: takes nothing new, and goes on until what it had taken in is produced. True:
+ * leave now. */
 static bool drained(struct worker *w, int64_t *since, bool idle)
 {
 	if (!w->stage->ops->drain)
@@ -140,9 +144,11 @@ int run_producer(struct worker *w)
 		} else if (r == STAGE_E_UNREACHABLE) {
 			worker_activity(w, ACTIVITY_UNREACHABLE, w->st.why);
 			r = unit_commit(w);
-			worker_sleep(w, WAITING_NOT, w->st.fds, w->st.n_fds, LINK_NET_NS, NULL, NULL);
+			worker_sleep(w, WAITING_NOT, w->st.fds, w->st.n_fds, LINK_NET_NS, NULL,
+			             NULL);
 		} else if (r > 0) {
-			r = stage_say(&w->st, -EPROTO, "produce() gave an answer it may not give: %d", r);
+			r = stage_say(&w->st, -EPROTO,
+			              "produce() gave an answer it may not give: %d", r);
 		}
 		if (r < 0)
 			return r;

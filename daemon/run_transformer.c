@@ -1,9 +1,9 @@
 /*
  * The transformer's loop: claim the oldest chunk, run each record through the chain, commit.
  *
- * A unit takes further chunks as long as some are queued and the outputs have stayed small, so that a filter
- * that keeps little makes few chunks. A unit may end in the middle of a record (unit.c): `emitted` says
- * how far it was.
+ * A unit takes further chunks as long as some are queued and the outputs have stayed small, so that
+ * a filter that keeps little makes few chunks. A unit may end in the middle of a record (unit.c):
+ * `emitted` says how far it was.
  */
 #include "daemon/worker.h"
 
@@ -32,14 +32,15 @@ static void account(struct worker *w, int answer)
 	w->emitted_here = 0;
 }
 
-static int set_aside_poison(struct worker *w, const struct arena_facts *f, const uint8_t *p, size_t len)
+static int set_aside_poison(struct worker *w, const struct arena_facts *f, const uint8_t *p,
+                            size_t len)
 {
 	char why[STAGE_WHY_MAX];
 	const char *step = NULL;
 	if (f->skip_step < w->stage->n_steps)
 		step = w->stage->steps[f->skip_step].ops->name;
 	snprintf(why, sizeof(why), "it killed its worker %u times: %s", f->skip_attempts,
-		 f->skip_signal ? strsignal((int)f->skip_signal) : "no signal");
+	         f->skip_signal ? strsignal((int)f->skip_signal) : "no signal");
 	int r = unit_letter(w, why, step, p, len, true, NULL, f->skip_attempts);
 	w->emitted_here++; /* one letter for one record */
 	return r;
@@ -47,7 +48,7 @@ static int set_aside_poison(struct worker *w, const struct arena_facts *f, const
 
 /* One record at @p: *@next is set to the byte behind it. */
 static int one_record(struct worker *w, struct unit_input *in, struct record *rec, const uint8_t *p,
-		      const uint8_t *end, const uint8_t **next)
+                      const uint8_t *end, const uint8_t **next)
 {
 	const struct arena_facts *f = &w->a->facts[in->at.entry];
 	const char *why = NULL;
@@ -57,7 +58,8 @@ static int one_record(struct worker *w, struct unit_input *in, struct record *re
 	w->emitted_before = in->record == in->from_record ? in->from_emitted : 0;
 	int r = record_next(rec, p, end, next, &why);
 	if (!*next)
-		return -EBADMSG; /* the chunk was checked when it was made: memory was overwritten */
+		return -EBADMSG; /* the chunk was checked when it was made: memory was overwritten
+		                  */
 	size_t len = (size_t)(*next - p);
 	if (in->record == f->skip_record) {
 		r = set_aside_poison(w, f, p, len);
@@ -85,7 +87,7 @@ static int one_chunk(struct worker *w, struct unit_input *in, struct record *rec
 	uint8_t *p = arena_buffer(w->a, in->at.entry);
 	const uint8_t *end = p + in->bytes;
 	chain_chunk(&w->chain, worker_realtime(), w->a->h->epoch,
-		    atomic_load(&w->a->numbers[in->at.entry]));
+	            atomic_load(&w->a->numbers[in->at.entry]));
 	int64_t from = worker_monotonic();
 	uint32_t n = in->records - in->record;
 	while (in->record < in->records) {

@@ -19,8 +19,8 @@ static int find(const struct master *m, const char *name, unsigned *stage, const
 	for (unsigned i = 0; i < m->config->n_stages && n < 256; i++)
 		names[n++] = m->config->stages[i].name;
 	const char *near = option_nearest(name, names, n);
-	snprintf(text, sizeof(text), "no stage is called %.64s%s%s%s", name, near ? "; did you mean " : "",
-		 near ? near : "", near ? "?" : "");
+	snprintf(text, sizeof(text), "no stage is called %.64s%s%s%s", name,
+	         near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
 	*why = text;
 	return 1;
 }
@@ -109,7 +109,8 @@ static int refuse_scale(const struct master *m, unsigned stage, unsigned workers
 {
 	static char text[256];
 	const struct config_stage *s = &m->config->stages[stage];
-	bool single = s->builtin || s->log || s->stateful || (s->ops && (s->ops->flags & STAGE_SINGLE));
+	bool single =
+	        s->builtin || s->log || s->stateful || (s->ops && (s->ops->flags & STAGE_SINGLE));
 	*why = NULL;
 	if (workers < 1)
 		*why = "a stage has at least one worker; use pause to stop it";
@@ -125,8 +126,9 @@ static int refuse_scale(const struct master *m, unsigned stage, unsigned workers
 	for (unsigned i = 0; i < m->config->n_stages; i++)
 		others += i == stage ? 0 : m->config->stages[i].workers;
 	if (!*why && others + workers > m->arena.workers) {
-		snprintf(text, sizeof(text), "arena.max_workers is %u, and the other stages have %u",
-			 m->arena.workers, others);
+		snprintf(text, sizeof(text),
+		         "arena.max_workers is %u, and the other stages have %u", m->arena.workers,
+		         others);
 		*why = text;
 	}
 	return *why != NULL;
@@ -157,7 +159,7 @@ static void scale_up(struct master *m, unsigned stage, bool paused)
 			c->paused = paused;
 			children_restart_later(m, w);
 		} else if (c->state == CHILD_RUNNING &&
-			   atomic_load(&arena_worker(&m->arena, w)->order) == ORDER_STOP) {
+		           atomic_load(&arena_worker(&m->arena, w)->order) == ORDER_STOP) {
 			c->replace = true; /* it was told to leave by a scale before this one */
 		}
 	}
@@ -206,6 +208,6 @@ void master_reopen(struct master *m)
 			continue;
 		atomic_fetch_add(&arena_worker(&m->arena, w)->reopen, 1);
 		children_order(m, w,
-			       (enum worker_order)atomic_load(&arena_worker(&m->arena, w)->order));
+		               (enum worker_order)atomic_load(&arena_worker(&m->arena, w)->order));
 	}
 }

@@ -1,12 +1,13 @@
 /*
- * A unit: what a worker commits as one. Outputs are filled in place in the arena; inputs are noted with how
- * far they got; figures and position are gathered in private memory and go into the intent at the commit.
+ * A unit: what a worker commits as one. Outputs are filled in place in the arena; inputs are noted
+ * with how far they got; figures and position are gathered in private memory and go into the intent
+ * at the commit.
  *
  * Two rules keep the graph free of deadlock (see arena.h):
  *  - the edges of one output are taken all or none, in ascending order;
- *  - nobody sleeps for room while holding a FILLING entry: what is there is committed first, even in the
- *    middle of a record. The input then says how many emissions of that record are done (`emitted`), and
- *    whoever goes on with it, this worker or a successor, leaves them out.
+ *  - nobody sleeps for room while holding a FILLING entry: what is there is committed first, even
+ * in the middle of a record. The input then says how many emissions of that record are done
+ * (`emitted`), and whoever goes on with it, this worker or a successor, leaves them out.
  */
 #include "daemon/worker.h"
 
@@ -22,7 +23,8 @@ static uint32_t max_record(const struct worker *w)
 	return (uint32_t)w->a->buffer_size;
 }
 
-/* Puts dead letters back: what it makes was received once before, and is never dropped for want of room. */
+/* Puts dead letters back: what it makes was received once before, and is never dropped for want of
+ * room. */
 static bool is_replayer(const struct worker *w)
 {
 	return w->stage->builtin && w->stage->kind == STAGE_PRODUCER;
@@ -54,7 +56,7 @@ bool unit_try_open(struct worker *w, struct unit_output *out)
 			if (!out->p)
 				out->p = arena_buffer(w->a, out->at[i].entry);
 		} else if (is_replayer(w) ||
-			   !atomic_load_explicit(&w->a->h->edges[e].drop, memory_order_relaxed)) {
+		           !atomic_load_explicit(&w->a->h->edges[e].drop, memory_order_relaxed)) {
 			give_up_output(w, out, i);
 			return false;
 		}
@@ -89,8 +91,9 @@ static uint32_t blocking_edge(const struct worker *w, const struct unit_output *
 	return out->edges[0];
 }
 
-/* A producer ordered to drain may have much in hand that was read but not made (a buffer of a file): it need
- * not be, if the next one finds it again from the position that was just committed. */
+/* A producer ordered to drain may have much in hand that was read but not made (a buffer of a
+ * file): it need not be, if the next one finds it again from the position that was just committed.
+ */
 static void leave_draining(struct worker *w)
 {
 	if (w->st.resumes && worker_order(w) == ORDER_DRAIN)
@@ -109,7 +112,7 @@ int unit_wait_open(struct worker *w, struct unit_output *out)
 {
 	while (!out->open && !unit_try_open(w, out)) {
 		atomic_store_explicit(&w->me->blocked_edge, blocking_edge(w, out),
-				      memory_order_relaxed);
+		                      memory_order_relaxed);
 		worker_activity(w, ACTIVITY_BLOCKED, NULL);
 		if (worker_order(w) == ORDER_STOP)
 			worker_leave(w, WORKER_EXIT_STOPPED);
@@ -125,7 +128,8 @@ int unit_room(struct worker *w, struct unit_output *out, size_t need)
 	if (need > max_record(w))
 		return STAGE_E_REJECT;
 	uint64_t most = w->stage->kind == STAGE_PRODUCER ? (uint64_t)w->stage->batch_records : 0;
-	bool full = out->open && (max_record(w) - out->used < need || (most && out->records >= most));
+	bool full =
+	        out->open && (max_record(w) - out->used < need || (most && out->records >= most));
 	if (full || w->want_commit) {
 		int r = unit_commit(w);
 		if (r < 0)
@@ -205,7 +209,7 @@ static int host_emit(struct stage_host *h, unsigned output, const struct record 
 }
 
 static int host_reject(struct stage_host *h, const char *why, const void *input, size_t len,
-		       const char *at)
+                       const char *at)
 {
 	struct worker *w = (struct worker *)h;
 	bool producer = w->stage->kind == STAGE_PRODUCER;
@@ -243,7 +247,8 @@ static int host_position(struct stage_host *h, uint32_t off, const void *data, u
 	w->ranges[w->n_ranges].off = off;
 	w->ranges[w->n_ranges++].len = len;
 	w->range_bytes += len + 8;
-	w->want_commit = w->n_ranges > UNIT_RANGES_MAX / 2 || w->range_bytes > ARENA_PATCHES_MAX / 2;
+	w->want_commit =
+	        w->n_ranges > UNIT_RANGES_MAX / 2 || w->range_bytes > ARENA_PATCHES_MAX / 2;
 	return 0;
 }
 
@@ -257,7 +262,7 @@ void unit_init(struct worker *w, const uint32_t *edge_number)
 	const struct config *cfg = w->config;
 	unsigned me = (unsigned)(w->stage - cfg->stages);
 	w->host = (struct stage_host){host_reserve, host_made,     host_emit,
-				      host_reject,  host_position, host_stored};
+	                              host_reject,  host_position, host_stored};
 	w->n_out = w->stage->n_outputs ? w->stage->n_outputs : 1;
 	for (unsigned i = 0; i < cfg->n_edges; i++) {
 		const struct config_edge *e = &cfg->edges[i];
@@ -283,16 +288,17 @@ void unit_init(struct worker *w, const uint32_t *edge_number)
 
 /* ---- inputs ---- */
 
-/* A chunk that is not what was sealed: kept out of the flow, counted, told; its bytes stay for inspection. */
+/* A chunk that is not what was sealed: kept out of the flow, counted, told; its bytes stay for
+ * inspection. */
 void unit_set_aside(struct worker *w, struct arena_handle h)
 {
 	struct word v = arena_word(w->a, h.entry);
 	log_error("chunk %llu (%u records) is torn or corrupt: set aside in entry %u",
-		  (unsigned long long)atomic_load(&w->a->numbers[h.entry]), w->a->facts[h.entry].records,
-		  h.entry);
+	          (unsigned long long)atomic_load(&w->a->numbers[h.entry]),
+	          w->a->facts[h.entry].records, h.entry);
 	atomic_fetch_add(&w->a->h->aside, 1);
 	atomic_fetch_add(&w->a->h->aside_records,
-			 w->a->facts[h.entry].records - w->a->facts[h.entry].reached_record);
+	                 w->a->facts[h.entry].records - w->a->facts[h.entry].reached_record);
 	v.state = WORD_ASIDE;
 	v.owner = 0;
 	atomic_store_explicit(&w->a->words[h.entry], word_pack(v), memory_order_release);
@@ -317,20 +323,20 @@ int unit_claim(struct worker *w)
 	}
 	struct unit_input *in = &w->in[w->n_in++];
 	*in = (struct unit_input){.at = h,
-				  .from_record = f->reached_record,
-				  .from_byte = f->reached_byte,
-				  .from_emitted = f->reached_emitted,
-				  .record = f->reached_record,
-				  .byte = f->reached_byte,
-				  .records = f->records,
-				  .bytes = f->bytes};
+	                          .from_record = f->reached_record,
+	                          .from_byte = f->reached_byte,
+	                          .from_emitted = f->reached_emitted,
+	                          .record = f->reached_record,
+	                          .byte = f->reached_byte,
+	                          .records = f->records,
+	                          .bytes = f->bytes};
 	if (w->n_in == 1) {
 		w->origin_worker = f->origin_worker;
 		w->origin_commit = f->origin_commit;
 		w->born = f->born;
 	} else {
-		w->origin_commit = f->origin_commit < w->origin_commit ? f->origin_commit
-								       : w->origin_commit;
+		w->origin_commit =
+		        f->origin_commit < w->origin_commit ? f->origin_commit : w->origin_commit;
 		w->born = f->born && f->born < w->born ? f->born : w->born;
 	}
 	atomic_store_explicit(&w->me->hand_entry, h.entry, memory_order_relaxed);
@@ -342,7 +348,8 @@ int unit_claim(struct worker *w)
 
 bool unit_pending(const struct worker *w)
 {
-	if (w->n_in && (w->in[0].done || w->in[0].record != w->in[0].from_record || w->emitted_here))
+	if (w->n_in &&
+	    (w->in[0].done || w->in[0].record != w->in[0].from_record || w->emitted_here))
 		return true;
 	if (w->n_ranges || w->ended || w->dead.records)
 		return true;
@@ -358,10 +365,10 @@ bool unit_pending(const struct worker *w)
 static void seal_output(struct worker *w, struct intent *in, struct unit_output *out)
 {
 	struct arena_facts f = {.records = out->records,
-				.bytes = out->used,
-				.origin_worker = w->origin_worker,
-				.origin_commit = w->origin_commit,
-				.born = w->born};
+	                        .bytes = out->used,
+	                        .origin_worker = w->origin_worker,
+	                        .origin_commit = w->origin_commit,
+	                        .born = w->born};
 	if (w->stage->kind == STAGE_PRODUCER) {
 		f.origin_worker = w->slot;
 		f.origin_commit = in->number;
@@ -389,7 +396,8 @@ static void close_output(struct worker *w, struct intent *in, struct unit_output
 	else
 		give_up_output(w, out, out->n_edges);
 	out->open = false;
-	out->used = out->records = 0; /* what is not open holds nothing: else a unit would seem pending for ever */
+	out->used = out->records =
+	        0; /* what is not open holds nothing: else a unit would seem pending for ever */
 }
 
 static void note_inputs(struct worker *w, struct intent *in)
@@ -400,7 +408,7 @@ static void note_inputs(struct worker *w, struct intent *in)
 		if (!it->done && it->record == it->from_record && emitted == it->from_emitted)
 			continue; /* stays as it is */
 		bool fits = intent_input(in, it->at, it->done ? INTENT_FREE : INTENT_ADVANCE,
-					 it->record, it->byte, emitted);
+		                         it->record, it->byte, emitted);
 		assert(fits);
 		w->book[BOOK_records_in] += it->record - it->from_record;
 		w->book[BOOK_bytes_in] += it->byte - it->from_byte;
@@ -437,10 +445,12 @@ void unit_ring_one(struct worker *w, uint32_t slot, uint32_t kinds, uint32_t ent
 	stats_add(&w->me->stats, STAT_rings, 1);
 }
 
-/* Wakes one sleeping reader for each chunk put out, and whoever waits for the room that was made. */
+/* Wakes one sleeping reader for each chunk put out, and whoever waits for the room that was made.
+ */
 void unit_ring(struct worker *w, const struct intent *in)
 {
-	atomic_thread_fence(memory_order_seq_cst); /* against worker_sleep: they set waiting, then look */
+	atomic_thread_fence(
+	        memory_order_seq_cst); /* against worker_sleep: they set waiting, then look */
 	bool freed = false;
 	for (unsigned i = 0; i < in->n_in; i++)
 		freed |= in->in[i].action == INTENT_FREE;
@@ -455,7 +465,8 @@ void unit_ring(struct worker *w, const struct intent *in)
 		uint64_t reads = atomic_load_explicit(&it->reads, memory_order_relaxed);
 		for (unsigned i = 0; i < in->n_out; i++) {
 			struct word v = arena_word(w->a, in->out[i].entry);
-			if (v.state == WORD_QUEUED && v.edge < ARENA_EDGES_MAX && (reads >> v.edge & 1)) {
+			if (v.state == WORD_QUEUED && v.edge < ARENA_EDGES_MAX &&
+			    (reads >> v.edge & 1)) {
 				unit_ring_one(w, s, WAITING_INPUT, in->out[i].entry);
 				left--;
 				break;
@@ -471,7 +482,8 @@ static void note_latency(struct worker *w)
 		const struct arena_facts *f = &w->a->facts[w->in[i].at.entry];
 		int64_t from = w->stage->kind == STAGE_CONSUMER ? f->born : f->queued;
 		if (w->in[i].done && from > 0 && now > from)
-			histogram_add(&w->me->stats.latency, (uint64_t)(now - from), w->in[i].records);
+			histogram_add(&w->me->stats.latency, (uint64_t)(now - from),
+			              w->in[i].records);
 	}
 }
 
@@ -496,7 +508,8 @@ static void start_over(struct worker *w)
 		w->in[0] = last;
 	} else {
 		w->born = 0;
-		w->origin_worker = UINT32_MAX; /* what timed work makes comes of no producer's commit */
+		w->origin_worker =
+		        UINT32_MAX; /* what timed work makes comes of no producer's commit */
 		w->origin_commit = 0;
 	}
 }
@@ -512,7 +525,8 @@ int unit_commit(struct worker *w)
 	int r = w->stage->ops ? unit_log_carrier(w) : chain_settle(&w->chain);
 	if (r < 0)
 		return worker_blameless(w, r);
-	/* the record in hand is still in flight (or there is none: timed work): what was emitted, was made */
+	/* the record in hand is still in flight (or there is none: timed work): what was emitted,
+	 * was made */
 	w->book[BOOK_made] += w->emitted_here;
 	struct intent *in = intent_begin(w->a, w->slot);
 	for (unsigned i = 0; i < w->n_out; i++)
@@ -523,7 +537,7 @@ int unit_commit(struct worker *w)
 		in->book[i] += w->book[i];
 	for (unsigned i = 0; i < w->n_ranges; i++) {
 		bool fits = intent_patch(in, w->ranges[i].off, w->position + w->ranges[i].off,
-					 w->ranges[i].len);
+		                         w->ranges[i].len);
 		assert(fits);
 	}
 	unit_log_patches(w, in);

@@ -1,11 +1,12 @@
 /*
- * Dead letters: a record or an input that could not be processed, with its reason, on the edge to the built-in
- * writer. Exactly once like every other record: it is part of the unit.
+ * Dead letters: a record or an input that could not be processed, with its reason, on the edge to
+ * the built-in writer. Exactly once like every other record: it is part of the unit.
  *
  *     {id, at, stage, error, input, position, attempts}
  *
- * `id` is made of the arena's epoch, the slot, the commit's number and the letter's place in it, so the same letter
- * has the same id however often its unit is tried. An input that no buffer holds is cut.
+ * `id` is made of the arena's epoch, the slot, the commit's number and the letter's place in it, so
+ * the same letter has the same id however often its unit is tried. An input that no buffer holds is
+ * cut.
  */
 #include "daemon/worker.h"
 
@@ -46,7 +47,8 @@ static void put_uint(struct buf *b, const char *key, uint64_t v)
 		b->len = (size_t)(mp_write_uint(b->p + b->len, v) - b->p);
 }
 
-static void put_input(struct worker *w, struct buf *b, const void *input, size_t len, bool is_record)
+static void put_input(struct worker *w, struct buf *b, const void *input, size_t len,
+                      bool is_record)
 {
 	size_t most = (uint32_t)w->a->buffer_size - LETTER_SLACK;
 	put_str(b, "input", 5);
@@ -61,7 +63,7 @@ static void put_input(struct worker *w, struct buf *b, const void *input, size_t
 		return;
 	bool text = !is_record && mp_utf8_valid(input, n);
 	uint8_t *end = text ? mp_write_str(b->p + b->len, input, (uint32_t)n)
-			    : mp_write_bin(b->p + b->len, input, (uint32_t)n);
+	                    : mp_write_bin(b->p + b->len, input, (uint32_t)n);
 	b->len = (size_t)(end - b->p);
 }
 
@@ -75,7 +77,7 @@ static void format_time(char *out, size_t size, int64_t ns)
 }
 
 static void write_letter(struct worker *w, const char *why, const char *step, const void *input,
-			 size_t len, bool is_record, const char *at, uint32_t attempts)
+                         size_t len, bool is_record, const char *at, uint32_t attempts)
 {
 	struct buf *b = &w->letter;
 	char text[STAGE_WHY_MAX + 64];
@@ -84,8 +86,8 @@ static void write_letter(struct worker *w, const char *why, const char *step, co
 		return;
 	b->len = (size_t)(mp_write_map_head(b->p, 7) - b->p);
 	snprintf(text, sizeof(text), "%02x%02x%02x%02x-%u-%llu-%u", w->a->h->epoch[0],
-		 w->a->h->epoch[1], w->a->h->epoch[2], w->a->h->epoch[3], w->slot,
-		 (unsigned long long)atomic_load(&w->me->committed.number) + 1, w->dead.records);
+	         w->a->h->epoch[1], w->a->h->epoch[2], w->a->h->epoch[3], w->slot,
+	         (unsigned long long)atomic_load(&w->me->committed.number) + 1, w->dead.records);
 	put_pair(b, "id", text);
 	format_time(text, sizeof(text), worker_realtime());
 	put_pair(b, "at", text);
@@ -103,11 +105,14 @@ static void write_letter(struct worker *w, const char *why, const char *step, co
 }
 
 int unit_letter(struct worker *w, const char *why, const char *step, const void *input, size_t len,
-		bool is_record, const char *at, uint32_t attempts)
+                bool is_record, const char *at, uint32_t attempts)
 {
-	if (w->stage->builtin && w->stage->kind == STAGE_CONSUMER) { /* a letter about a letter would go round for ever */
+	if (w->stage->builtin &&
+	    w->stage->kind ==
+	            STAGE_CONSUMER) { /* a letter about a letter would go round for ever */
 		log_error("dead letter cannot be written: %s", why);
-		stats_add(&w->me->stats, STAT_errors_data, 1); /* its record is in the books already, as dead */
+		stats_add(&w->me->stats, STAT_errors_data,
+		          1); /* its record is in the books already, as dead */
 		return 0;
 	}
 	write_letter(w, why, step, input, len, is_record, at, attempts);

@@ -1,9 +1,10 @@
 /*
  * Watching workers: once a second, whether each goes on, how much memory it has, what it has used.
  *
- * A worker that goes on changes one of three numbers in the arena: progress (every wake-up and commit), the
- * entry or the record in hand. One that changes none of them for `stall_timeout` is hung, whatever it says
- * it does: sleeping workers wake ten times a second. It is killed, and replaced like one that crashed.
+ * A worker that goes on changes one of three numbers in the arena: progress (every wake-up and
+ * commit), the entry or the record in hand. One that changes none of them for `stall_timeout` is
+ * hung, whatever it says it does: sleeping workers wake ten times a second. It is killed, and
+ * replaced like one that crashed.
  */
 #include "daemon/master.h"
 
@@ -13,7 +14,8 @@
 
 #include "ipc/log.h"
 
-static const int64_t ABSENCE = 3000000000; /* ns between two looks, which are meant to be a second apart */
+static const int64_t ABSENCE =
+        3000000000; /* ns between two looks, which are meant to be a second apart */
 
 static void check_stall(struct master *m, uint32_t slot, int64_t now)
 {
@@ -21,14 +23,14 @@ static void check_stall(struct master *m, uint32_t slot, int64_t now)
 	const struct arena_worker *s = arena_worker(&m->arena, slot);
 	uint64_t progress = atomic_load_explicit(&s->progress, memory_order_relaxed);
 	uint64_t hand = (uint64_t)atomic_load_explicit(&s->hand_entry, memory_order_relaxed) << 32 |
-			atomic_load_explicit(&s->hand_record, memory_order_relaxed);
+	                atomic_load_explicit(&s->hand_record, memory_order_relaxed);
 	if (progress != c->seen_progress || hand != c->seen_hand) {
 		c->seen_progress = progress;
 		c->seen_hand = hand;
 		c->seen_at = now;
 	} else if (now - c->seen_at > m->config->stages[c->stage].stall_timeout) {
-		log_warning("worker %s[%u] (pid %d) hangs: replaced", m->config->stages[c->stage].name,
-			    c->ordinal, (int)c->pid);
+		log_warning("worker %s[%u] (pid %d) hangs: replaced",
+		            m->config->stages[c->stage].name, c->ordinal, (int)c->pid);
 		children_kill(m, slot, true);
 	}
 }
@@ -70,7 +72,7 @@ static void sample_process(struct child *c)
 		const char *p = strrchr(text, ')'); /* the name may hold anything */
 		unsigned long user = 0, sys = 0;
 		if (p && sscanf(p + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user,
-				&sys) == 2)
+		                &sys) == 2)
 			c->cpu_ns = (user + sys) * (1000000000ull / (uint64_t)sysconf(_SC_CLK_TCK));
 	}
 }
@@ -87,8 +89,8 @@ static void check_memory(struct master *m, uint32_t slot)
 	const struct config_stage *s = &m->config->stages[c->stage];
 	if (!s->memory_max || c->rss_anon <= s->memory_max || c->replace)
 		return;
-	log_warning("worker %s[%u] (pid %d) has %llu bytes of its own, over memory_max: replaced", s->name,
-		    c->ordinal, (int)c->pid, (unsigned long long)c->rss_anon);
+	log_warning("worker %s[%u] (pid %d) has %llu bytes of its own, over memory_max: replaced",
+	            s->name, c->ordinal, (int)c->pid, (unsigned long long)c->rss_anon);
 	c->replace = true;
 	children_order(m, slot, ORDER_STOP);
 }
@@ -110,7 +112,8 @@ static void take_sample(struct master *m)
 		m->n_samples++;
 }
 
-/* A kill that was sent and has not helped: the process hangs in the kernel, or this loop does not see it end. */
+/* A kill that was sent and has not helped: the process hangs in the kernel, or this loop does not
+ * see it end. */
 const char *watch_unsound(const struct master *m, int64_t now)
 {
 	static const int64_t grace = 10000000000;
@@ -119,13 +122,15 @@ const char *watch_unsound(const struct master *m, int64_t now)
 		if (c->state != CHILD_RUNNING || c->stage >= m->config->n_stages)
 			continue;
 		if (now - c->seen_at > m->config->stages[c->stage].stall_timeout + grace)
-			return "a worker stands still beyond its stall_timeout and could not be replaced";
+			return "a worker stands still beyond its stall_timeout and could not be "
+			       "replaced";
 	}
 	return NULL;
 }
 
-/* Who did not look for a while (stopped with all its workers by a terminal, a debugger or the freezer of a container)
- * knows nothing of what went on meanwhile: everybody gets his time again. */
+/* Who did not look for a while (stopped with all its workers by a terminal, a debugger or the
+ * freezer of a container) knows nothing of what went on meanwhile: everybody gets his time again.
+ */
 static void forgive_absence(struct master *m, int64_t now)
 {
 	if (m->checked_at && now - m->checked_at > ABSENCE)

@@ -1,13 +1,13 @@
 /*
  * A worker's process: birth, sleeping, orders, leaving.
  *
- * The hard idea is going to sleep without missing a doorbell: the worker first says in the arena that it waits,
- * then looks once more, then sleeps; whoever publishes first publishes, then looks who waits. With a full
- * fence on both sides one of the two sees the other. Should it go wrong all the same, the sleep ends after
- * LINK_NET_NS.
+ * The hard idea is going to sleep without missing a doorbell: the worker first says in the arena
+ * that it waits, then looks once more, then sleeps; whoever publishes first publishes, then looks
+ * who waits. With a full fence on both sides one of the two sees the other. Should it go wrong all
+ * the same, the sleep ends after LINK_NET_NS.
  *
- * The channel to the master is how a worker learns that the master is gone, besides PR_SET_PDEATHSIG: its
- * other end closes.
+ * The channel to the master is how a worker learns that the master is gone, besides
+ * PR_SET_PDEATHSIG: its other end closes.
  */
 #include "daemon/worker.h"
 
@@ -102,7 +102,8 @@ static void note_sleep(struct worker *w, enum worker_waiting kind, int64_t from,
 	static int64_t woke;
 	static uint64_t refused;
 	struct stats_block *s = &w->me->stats;
-	stats_add(s, STAT_refused, w->st.refused - refused); /* a stage counts for itself; tell it now and then */
+	stats_add(s, STAT_refused,
+	          w->st.refused - refused); /* a stage counts for itself; tell it now and then */
 	refused = w->st.refused;
 	if (woke)
 		stats_add(s, STAT_busy_ns, (uint64_t)(from - woke));
@@ -112,7 +113,7 @@ static void note_sleep(struct worker *w, enum worker_waiting kind, int64_t from,
 }
 
 int worker_sleep(struct worker *w, enum worker_waiting waiting, struct pollfd *fds, unsigned n_fds,
-		 int64_t timeout_ns, bool (*look)(struct worker *w, void *arg), void *arg)
+                 int64_t timeout_ns, bool (*look)(struct worker *w, void *arg), void *arg)
 {
 	struct pollfd all[STAGE_FDS_MAX + 1];
 	struct arena_worker *me = w->me;
@@ -170,7 +171,8 @@ void worker_safe_point(struct worker *w)
 void worker_tap(struct worker *w, const uint8_t *rec, size_t len)
 {
 	w->tap_buf.len = 0;
-	if (!w->tap_codec.ops || w->tap_codec.ops->encode(&w->tap_codec, rec, len, &w->tap_buf) != 0)
+	if (!w->tap_codec.ops ||
+	    w->tap_codec.ops->encode(&w->tap_codec, rec, len, &w->tap_buf) != 0)
 		return;
 	if (send(w->channel, w->tap_buf.p, w->tap_buf.len, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
 		atomic_fetch_sub(&w->me->tap, 1);
@@ -178,8 +180,8 @@ void worker_tap(struct worker *w, const uint8_t *rec, size_t len)
 
 /* ---- birth ---- */
 
-/* Dies with the master. Set after any change of user, which would clear it; then the master may already be
- * gone, hence the second look. */
+/* Dies with the master. Set after any change of user, which would clear it; then the master may
+ * already be gone, hence the second look. */
 static void tie_to_master(const struct worker *w)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -191,7 +193,8 @@ static void set_limits(const struct worker *w)
 {
 	if (!w->stage->memory_max)
 		return;
-	/* an explosion becomes a failed allocation of this process; mapped thread stacks count too */
+	/* an explosion becomes a failed allocation of this process; mapped thread stacks count too
+	 */
 	rlim_t most = w->stage->memory_max * 2 + (64 << 20);
 	struct rlimit lim = {most, most};
 	setrlimit(RLIMIT_DATA, &lim);
@@ -252,14 +255,14 @@ static int make_chain(struct worker *w)
 	if (stateful(s)) {
 		char path[512];
 		snprintf(path, sizeof(path), "%s/%s.%u", w->config->state_path, s->name,
-			 w->me->ordinal);
+		         w->me->ordinal);
 		int r = state_env_open(&w->state, path, w->config->state_size, s->n_steps,
-				       w->config->arena_sync);
+		                       w->config->arena_sync);
 		if (r < 0)
 			return r;
 	}
 	int r = chain_init(&w->chain, s->name, s->steps, s->n_steps, &w->host, w->me->ordinal,
-			   s->workers, w->a->buffer_size);
+	                   s->workers, w->a->buffer_size);
 	for (unsigned i = 0; r == 0 && i < w->chain.n; i++)
 		w->chain.steps[i].doubt_from = w->a->h->rebuilt ? w->a->h->doubt_from : 0;
 	w->chain.env = w->state;
@@ -267,16 +270,17 @@ static int make_chain(struct worker *w)
 	return r;
 }
 
-/* A predecessor died between its transaction's commit and telling so: the stage knows how it ended. */
+/* A predecessor died between its transaction's commit and telling so: the stage knows how it ended.
+ */
 static int settle(struct worker *w)
 {
 	if (atomic_load(&w->me->intent.state) != INTENT_PREPARED)
 		return 0;
 	struct commit_id id = {.worker = w->slot, .number = w->me->intent.number};
 	memcpy(id.epoch, w->a->h->epoch, sizeof(id.epoch));
-	int r = w->state ? state_env_committed(w->state, &id)
-		: w->stage->ops && w->stage->ops->committed ? w->stage->ops->committed(&w->st, &id)
-							    : 0;
+	int r = w->state                                    ? state_env_committed(w->state, &id)
+	        : w->stage->ops && w->stage->ops->committed ? w->stage->ops->committed(&w->st, &id)
+	                                                    : 0;
 	if (r < 0 || r > 1)
 		return r;
 	intent_settle(w->a, w->slot, r == 1);
@@ -328,8 +332,9 @@ static int note_confined(struct worker *w, uint32_t want)
 	atomic_store(&w->me->unconfined, missing);
 	if (!missing || w->config->confine != CONFINE_REQUIRED)
 		return 0;
-	snprintf(w->st.why, sizeof(w->st.why), "not confined (%s is missing), and daemon.confine is required",
-		 confined_name[__builtin_ctz(missing)]);
+	snprintf(w->st.why, sizeof(w->st.why),
+	         "not confined (%s is missing), and daemon.confine is required",
+	         confined_name[__builtin_ctz(missing)]);
 	return -EPERM;
 }
 
@@ -403,10 +408,12 @@ _Noreturn void worker_main(const struct worker_birth *birth)
 	int r = link_open(&w->link, w->config->runtime_dir, w->slot, w->a->workers);
 	if (r == 0)
 		r = run(w);
-	if (r == -ENOSPC || r == -EDQUOT || r == -EIO || r == -EROFS || r == -EMFILE || r == -ENFILE)
+	if (r == -ENOSPC || r == -EDQUOT || r == -EIO || r == -EROFS || r == -EMFILE ||
+	    r == -ENFILE)
 		worker_blameless(w, r); /* the machine's trouble, not the record's */
 	const char *why = w->st.why[0] ? w->st.why : strerror(-r);
 	log_error("cannot go on: %s", why);
 	snprintf(w->me->why, sizeof(w->me->why), "%s", why);
-	_exit(WORKER_EXIT_CANNOT); /* what is held stays: the repair counts the attempt against it */
+	_exit(WORKER_EXIT_CANNOT); /* what is held stays: the repair counts the attempt against it
+	                            */
 }

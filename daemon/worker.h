@@ -1,6 +1,6 @@
 /*
- * A worker: the process of one stage. It is forked by the master, takes its slot of the arena, and runs one
- * loop until it is told to stop, has ended, or cannot go on:
+ * A worker: the process of one stage. It is forked by the master, takes its slot of the arena, and
+ * runs one loop until it is told to stop, has ended, or cannot go on:
  *
  *     wait -> claim -> run -> commit
  *
@@ -11,8 +11,8 @@
  * unit_stored.c  what a producer may acknowledge
  * run_*.c    the loop of each kind
  *
- * Leaving is always safe, at any instruction: what was not committed is undone by the repair. An orderly
- * leave only saves that repair its work.
+ * Leaving is always safe, at any instruction: what was not committed is undone by the repair. An
+ * orderly leave only saves that repair its work.
  */
 #pragma once
 
@@ -36,7 +36,7 @@ struct worker_birth {
 	struct arena *arena;
 	uint32_t slot;
 	unsigned ordinal;
-	int channel;               /* SOCK_SEQPACKET to the master: wakes us, takes tapped records */
+	int channel; /* SOCK_SEQPACKET to the master: wakes us, takes tapped records */
 	pid_t master;
 	const uint32_t *edge_number; /* arena's number of each config edge */
 };
@@ -54,11 +54,11 @@ struct unit_output {
 	uint32_t edges[ARENA_EDGES_MAX]; /* ascending */
 	unsigned n_edges;
 	struct arena_handle at[ARENA_EDGES_MAX]; /* while open */
-	bool missing[ARENA_EDGES_MAX];  /* while open: the edge is full and drops */
+	bool missing[ARENA_EDGES_MAX];           /* while open: the edge is full and drops */
 	bool open;
-	uint8_t *p;                     /* the first edge's buffer */
+	uint8_t *p; /* the first edge's buffer */
 	uint32_t used, records;
-	uint8_t *nowhere;               /* written to when all edges drop */
+	uint8_t *nowhere; /* written to when all edges drop */
 };
 
 struct unit_input {
@@ -82,8 +82,8 @@ struct worker {
 	uint64_t reads; /* edges */
 
 	/* what is run */
-	struct stage st;        /* producer, consumer */
-	struct chain chain;     /* transformer */
+	struct stage st;         /* producer, consumer */
+	struct chain chain;      /* transformer */
 	struct state_env *state; /* transformer with stateful steps */
 	struct codec codec;
 	struct codec tap_codec;
@@ -94,27 +94,30 @@ struct worker {
 	unsigned n_out;
 	struct unit_output dead;
 	uint32_t dead_edge;
-	bool logged;               /* producer: its chunks go to the log first */
-	bool bare;                 /* this commit has a chunk without records, for its position */
-	uint64_t unstored;         /* logged: the oldest commit the stage was told is not stored yet; 0: none */
+	bool logged;       /* producer: its chunks go to the log first */
+	bool bare;         /* this commit has a chunk without records, for its position */
+	uint64_t unstored; /* logged: the oldest commit the stage was told is not stored yet; 0:
+	                      none */
 	struct unit_input in[ARENA_INPUTS_MAX];
 	unsigned n_in;
 	uint64_t book[BOOK_COUNT]; /* what this unit adds */
 	int64_t born;              /* of its oldest record, CLOCK_MONOTONIC ns; 0: none */
 	uint32_t origin_worker;
 	uint64_t origin_commit;
-	bool ended;                /* the commit that comes is the last */
-	bool prepared;             /* consumer: finish() is done, its transaction is open */
-	bool want_commit;          /* the position's patches are many: commit at the next chance */
-	struct { uint32_t off, len; } ranges[UNIT_RANGES_MAX];
+	bool ended;       /* the commit that comes is the last */
+	bool prepared;    /* consumer: finish() is done, its transaction is open */
+	bool want_commit; /* the position's patches are many: commit at the next chance */
+	struct {
+		uint32_t off, len;
+	} ranges[UNIT_RANGES_MAX];
 	unsigned n_ranges;
 	uint32_t range_bytes;
 	uint8_t position[ARENA_POSITION_MAX];
 	/* transformer: the record in hand */
-	uint32_t emitted;          /* emissions of it so far, those of earlier units included */
-	uint32_t emitted_before;   /* of them, done by earlier units: not to be done again */
-	uint32_t emitted_here;     /* surviving copies of it made in this unit */
-	bool in_record;            /* a record is in hand */
+	uint32_t emitted;        /* emissions of it so far, those of earlier units included */
+	uint32_t emitted_before; /* of them, done by earlier units: not to be done again */
+	uint32_t emitted_here;   /* surviving copies of it made in this unit */
+	bool in_record;          /* a record is in hand */
 	struct buf letter;
 	unsigned reopened;
 	struct confine_plan plan; /* until the stage is open */
@@ -130,17 +133,18 @@ int64_t worker_realtime(void);
 void worker_activity(struct worker *w, enum worker_activity what, const char *why);
 /* What the master wants now. */
 enum worker_order worker_order(const struct worker *w);
-/* Sleeps: for a doorbell (@waiting says which kind), the master, @fds, or @timeout_ns. Leaves the process when
- * the master is gone. Returns ready descriptors of @fds. @look, called after the intent to sleep is visible to
- * those who ring, says whether there is something to do already. */
+/* Sleeps: for a doorbell (@waiting says which kind), the master, @fds, or @timeout_ns. Leaves the
+ * process when the master is gone. Returns ready descriptors of @fds. @look, called after the
+ * intent to sleep is visible to those who ring, says whether there is something to do already. */
 int worker_sleep(struct worker *w, enum worker_waiting waiting, struct pollfd *fds, unsigned n_fds,
-		 int64_t timeout_ns, bool (*look)(struct worker *w, void *arg), void *arg);
+                 int64_t timeout_ns, bool (*look)(struct worker *w, void *arg), void *arg);
 /* Gives back what is held and ends the process. */
 _Noreturn void worker_leave(struct worker *w, int status);
-/* This failure is not the fault of the record in hand: no attempt is to be counted against it. Returns @r. */
+/* This failure is not the fault of the record in hand: no attempt is to be counted against it.
+ * Returns @r. */
 int worker_blameless(struct worker *w, int r);
-/* Does what can be done at any safe point: pauses while ordered to, reopens files, leaves when ordered to stop.
- * Nothing may be uncommitted. */
+/* Does what can be done at any safe point: pauses while ordered to, reopens files, leaves when
+ * ordered to stop. Nothing may be uncommitted. */
 void worker_safe_point(struct worker *w);
 /* Gives up all that what runs does not need, once it has opened its files. 0 or -errno. */
 int worker_confine(struct worker *w);
@@ -153,25 +157,26 @@ void unit_init(struct worker *w, const uint32_t *edge_number);
 int unit_open(struct worker *w, struct unit_output *out);
 /* The same without waiting: false when there is no room. */
 bool unit_try_open(struct worker *w, struct unit_output *out);
-/* Room for @need bytes in @out: ends the unit first when the output has less. 0, STAGE_E_REJECT (no buffer holds
- * that much), -errno. */
+/* Room for @need bytes in @out: ends the unit first when the output has less. 0, STAGE_E_REJECT (no
+ * buffer holds that much), -errno. */
 int unit_room(struct worker *w, struct unit_output *out, size_t need);
 /* Whether anything is in hand that a commit would make true. */
 bool unit_pending(const struct worker *w);
 /* Commits what is in hand. 0 or -errno. */
 int unit_commit(struct worker *w);
-/* Forgets the letters and figures gathered since the unit began (consumers, before they try again). */
+/* Forgets the letters and figures gathered since the unit began (consumers, before they try again).
+ */
 void unit_rewind(struct worker *w);
 /* Claims another input into the unit. ARENA_E_NONE: there is none, or the unit takes no more. */
 int unit_claim(struct worker *w);
 /* Adds a dead letter. @step: which step said so, may be NULL. 0 or -errno. */
 int unit_letter(struct worker *w, const char *why, const char *step, const void *input, size_t len,
-		bool is_record, const char *at, uint32_t attempts);
+                bool is_record, const char *at, uint32_t attempts);
 /* Whether a letter for @len bytes of input fits what is open without a commit. */
 bool unit_letter_fits(struct worker *w, size_t len);
 
-/* The sum of all commit numbers; *@still becomes false when one is being carried out. Equal sums around a look mean
- * that the ledger held still. */
+/* The sum of all commit numbers; *@still becomes false when one is being carried out. Equal sums
+ * around a look mean that the ledger held still. */
 uint64_t unit_commits(const struct arena *a, bool *still);
 /* How many commits of this producer may be acknowledged. */
 uint64_t unit_stored(struct worker *w, bool delivered);
@@ -179,7 +184,8 @@ uint64_t unit_stored(struct worker *w, bool delivered);
 int unit_wait_open(struct worker *w, struct unit_output *out);
 /* Gives an open output back unused. */
 void unit_give_up(struct worker *w, struct unit_output *out);
-/* Keeps a claimed chunk that is not what was sealed out of the flow: counted, told, its bytes kept. */
+/* Keeps a claimed chunk that is not what was sealed out of the flow: counted, told, its bytes kept.
+ */
 void unit_set_aside(struct worker *w, struct arena_handle h);
 /* After a commit: wakes who waits for its chunks, or for the room it made. */
 void unit_ring(struct worker *w, const struct intent *in);

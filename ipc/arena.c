@@ -1,16 +1,17 @@
 /*
  * The life of a chunk: the word's transitions, each one atomic operation.
  *
- * The hard idea is arena_claim's second look. A scan over the words is no snapshot: entry 3 may be QUEUED
- * behind the scan's back and entry 10, filled later by the same worker, be found. So the oldest chunk of one
- * scan is only a candidate; a second scan, begun after the candidate was seen, must find it the oldest too.
- * A publisher queues in the order of its numbers, so whatever it queued before the candidate is visible
- * to that second scan. Hence: chunks of one publisher on one edge are claimed in order.
+ * The hard idea is arena_claim's second look. A scan over the words is no snapshot: entry 3 may be
+ * QUEUED behind the scan's back and entry 10, filled later by the same worker, be found. So the
+ * oldest chunk of one scan is only a candidate; a second scan, begun after the candidate was seen,
+ * must find it the oldest too. A publisher queues in the order of its numbers, so whatever it
+ * queued before the candidate is visible to that second scan. Hence: chunks of one publisher on one
+ * edge are claimed in order.
  *
- * Memory order: a word is published with release and read with acquire, so whoever sees QUEUED sees the bytes
- * and facts; compare-and-swaps are acquire-release. Numbers are written before the word is QUEUED and
- * are read after it; should the entry have gone round in between, the generation makes the
- * compare-and-swap fail.
+ * Memory order: a word is published with release and read with acquire, so whoever sees QUEUED sees
+ * the bytes and facts; compare-and-swaps are acquire-release. Numbers are written before the word
+ * is QUEUED and are read after it; should the entry have gone round in between, the generation
+ * makes the compare-and-swap fail.
  */
 #include "ipc/arena.h"
 
@@ -36,7 +37,7 @@ static uint64_t word_load(const struct arena *a, uint32_t i)
 static bool word_swap(struct arena *a, uint32_t i, uint64_t from, struct word to)
 {
 	return atomic_compare_exchange_strong_explicit(&a->words[i], &from, word_pack(to),
-						       memory_order_acq_rel, memory_order_relaxed);
+	                                               memory_order_acq_rel, memory_order_relaxed);
 }
 
 /* What a look for room finds: how full the edge is, and entries that may be taken for it. */
@@ -46,7 +47,8 @@ struct room {
 	uint64_t seen;
 };
 
-static struct room look_for_room(const struct arena *a, uint32_t edge, uint64_t used, uint32_t start)
+static struct room look_for_room(const struct arena *a, uint32_t edge, uint64_t used,
+                                 uint32_t start)
 {
 	struct room room = {.entry = UINT32_MAX};
 	for (uint32_t k = 0; k < a->entries; k++) {
@@ -91,7 +93,8 @@ void arena_seal(struct arena *a, struct arena_handle h, const struct arena_facts
 	arena_seal_copy(a, h, facts, sum ? crc32c(0, arena_buffer(a, h.entry), facts->bytes) : 0);
 }
 
-void arena_seal_copy(struct arena *a, struct arena_handle h, const struct arena_facts *facts, uint32_t crc)
+void arena_seal_copy(struct arena *a, struct arena_handle h, const struct arena_facts *facts,
+                     uint32_t crc)
 {
 	struct arena_facts *f = &a->facts[h.entry];
 	FAULT(fill_facts);
@@ -123,7 +126,7 @@ bool arena_verified(const struct arena *a, uint32_t entry)
 }
 
 static void put_back(struct arena *a, uint32_t w, struct arena_handle h, enum word_state from,
-		     enum word_state to)
+                     enum word_state to)
 {
 	struct word v = arena_word(a, h.entry);
 	assert(v.state == from && v.owner == w && v.gen == h.gen);

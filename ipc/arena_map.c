@@ -1,9 +1,9 @@
 /*
  * Making and attaching the mapping, and the names in its header (master only).
  *
- * The file is allocated in full before it is mapped: a page that cannot be had later would be a SIGBUS in
- * whichever worker touched it. With ARENA_GUARD (sanitizer builds) an inaccessible page follows each
- * buffer, so that an overrun faults where it happens.
+ * The file is allocated in full before it is mapped: a page that cannot be had later would be a
+ * SIGBUS in whichever worker touched it. With ARENA_GUARD (sanitizer builds) an inaccessible page
+ * follows each buffer, so that an overrun faults where it happens.
  */
 #include "ipc/arena.h"
 
@@ -83,8 +83,8 @@ static void boot_id(uint8_t out[16])
 	unsigned n = 0;
 	for (const char *p = text; *p && n < 32; p++) {
 		unsigned v = *p >= '0' && *p <= '9'   ? (unsigned)(*p - '0')
-			     : *p >= 'a' && *p <= 'f' ? (unsigned)(*p - 'a') + 10
-						      : 16;
+		             : *p >= 'a' && *p <= 'f' ? (unsigned)(*p - 'a') + 10
+		                                      : 16;
 		if (v > 15)
 			continue;
 		out[n / 2] = (uint8_t)(out[n / 2] << 4 | v);
@@ -182,7 +182,7 @@ int arena_create(struct arena *a, int fd, const struct arena_geometry *g)
 static bool plausible(const struct arena_header *h, uint64_t file_size)
 {
 	struct arena_geometry g = {h->entries, h->workers, h->buffer_size, h->checked != 0,
-				   h->tail_size != 0};
+	                           h->tail_size != 0};
 	if (!g.entries || !g.workers || g.workers > ARENA_WORKERS_MAX || !g.buffer_size ||
 	    g.entries > file_size / 64 || g.buffer_size > file_size)
 		return false;
@@ -191,11 +191,10 @@ static bool plausible(const struct arena_header *h, uint64_t file_size)
 		return false;
 	lay_out(want, &g);
 	bool same = want->total_size == h->total_size && want->buffers_at == h->buffers_at &&
-		    want->facts_at == h->facts_at && want->numbers_at == h->numbers_at &&
-		    want->words_at == h->words_at && want->workers_at == h->workers_at &&
-		    want->worker_stride == h->worker_stride &&
-		    want->tail_size == h->tail_size &&
-		    want->buffer_stride == h->buffer_stride && h->total_size <= file_size;
+	            want->facts_at == h->facts_at && want->numbers_at == h->numbers_at &&
+	            want->words_at == h->words_at && want->workers_at == h->workers_at &&
+	            want->worker_stride == h->worker_stride && want->tail_size == h->tail_size &&
+	            want->buffer_stride == h->buffer_stride && h->total_size <= file_size;
 	free(want);
 	return same;
 }
@@ -282,13 +281,14 @@ int arena_edge_assign(struct arena *a, const char *from, const char *to, uint32_
 		if (!(used >> e & 1)) {
 			if (arena_charged(a, e))
 				continue;
-			/* one whose own entry is free: else the new edge would depend on whose chunk is in it */
+			/* one whose own entry is free: else the new edge would depend on whose
+			 * chunk is in it */
 			bool own = arena_word(a, e).state == WORD_FREE;
 			if (free_one == ARENA_NO_EDGE || (own && !own_free))
 				free_one = e;
 			own_free |= own;
 		} else if (strncmp(it->from, from, sizeof(it->from)) == 0 &&
-			   strncmp(it->to, to, sizeof(it->to)) == 0) {
+		           strncmp(it->to, to, sizeof(it->to)) == 0) {
 			*edge = e;
 			return 0;
 		}
@@ -333,10 +333,10 @@ int arena_worker_assign(struct arena *a, const char *stage, uint32_t ordinal, ui
 	for (uint32_t w = 0; w < a->workers; w++) {
 		struct arena_worker *s = arena_worker(a, w);
 		if (!s->stage[0]) {
-			if (free_one == UINT32_MAX &&
-			    atomic_load(&s->intent.state) == INTENT_OPEN)
+			if (free_one == UINT32_MAX && atomic_load(&s->intent.state) == INTENT_OPEN)
 				free_one = w;
-		} else if (s->ordinal == ordinal && strncmp(s->stage, stage, sizeof(s->stage)) == 0) {
+		} else if (s->ordinal == ordinal &&
+		           strncmp(s->stage, stage, sizeof(s->stage)) == 0) {
 			*slot = w;
 			return 0;
 		}

@@ -60,7 +60,8 @@ static inline int buf_add_byte(struct buf *b, uint8_t c)
 }
 
 /* Appends formatted text (without the closing NUL). 0 or -ENOMEM. */
-__attribute__((format(printf, 2, 3))) static inline int buf_printf(struct buf *b, const char *fmt, ...)
+__attribute__((format(printf, 2, 3))) static inline int buf_printf(struct buf *b, const char *fmt,
+                                                                   ...)
 {
 	va_list ap;
 	for (size_t want = 128;;) {

@@ -1,6 +1,7 @@
 /*
- * CRC32C. One instruction works on 8 bytes and has a latency of 3 cycles: about 7 GB/s, which is a third of a
- * percent of what a record's way costs. Interleaving three streams would be faster and is not worth its code.
+ * CRC32C. One instruction works on 8 bytes and has a latency of 3 cycles: about 7 GB/s, which is a
+ * third of a percent of what a record's way costs. Interleaving three streams would be faster and
+ * is not worth its code.
  */
 #include "ipc/crc32c.h"
 
@@ -22,7 +23,8 @@ static uint32_t crc_table(uint32_t crc, const uint8_t *p, size_t len)
 }
 
 #ifdef __x86_64__
-__attribute__((target("sse4.2"))) static uint32_t crc_cpu(uint32_t crc, const uint8_t *p, size_t len)
+__attribute__((target("sse4.2"))) static uint32_t crc_cpu(uint32_t crc, const uint8_t *p,
+                                                          size_t len)
 {
 	uint64_t c = crc;
 	for (; len >= 8; p += 8, len -= 8) {

@@ -1,6 +1,6 @@
 /*
- * CRC32C (Castagnoli polynomial 0x1EDC6F41, reflected; RFC 3720, appendix B.4), by the CPU's instruction
- * where there is one, by a table elsewhere.
+ * CRC32C (Castagnoli polynomial 0x1EDC6F41, reflected; RFC 3720, appendix B.4), by the CPU's
+ * instruction where there is one, by a table elsewhere.
  */
 #pragma once
 

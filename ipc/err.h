@@ -1,11 +1,9 @@
 /*
  * Two kinds of errors, told apart by their sign.
  *
- *   negative  -errno: this process cannot go on. Passed up unchanged to the worker's end, where it is
- *             logged; the master restarts the worker.
- *   positive  MODULE_E_*: an ordinary answer of one function, named in its module's header. The direct
- *             caller deals with it.
- *   zero      done.
+ *   negative  -errno: this process cannot go on. Passed up unchanged to the worker's end, where it
+ * is logged; the master restarts the worker. positive  MODULE_E_*: an ordinary answer of one
+ * function, named in its module's header. The direct caller deals with it. zero      done.
  *
  * assert() is for bugs only and stays on in every build. Outside input never asserts.
  */
@@ -33,6 +31,6 @@ static inline void err_close_p(const int *fd)
 }
 
 /* Locals that clean up after themselves: `_cleanup_(err_free_p) char *s = NULL;` */
-#define _cleanup_(f)   __attribute__((cleanup(f)))
+#define _cleanup_(f)    __attribute__((cleanup(f)))
 #define _cleanup_free_  _cleanup_(err_free_p)
 #define _cleanup_close_ _cleanup_(err_close_p)

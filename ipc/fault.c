@@ -1,16 +1,16 @@
 /*
  * Dying on purpose (only built with -DSLUICE_FAULTS): see fault.h.
  *
- * The hard idea is counting across processes that die: "the 7th passage of the whole daemon" has to mean one
- * passage, whichever worker makes it and however often the daemon was started anew. So the counts lie in a small
- * file, SLUICE_FAULT_STATE, that every process maps: a passage is one atomic addition, and who draws the number
- * that a rule names is the one that dies. The same file tells a test afterwards which points each role
- * passed, and how often.
+ * The hard idea is counting across processes that die: "the 7th passage of the whole daemon" has to
+ * mean one passage, whichever worker makes it and however often the daemon was started anew. So the
+ * counts lie in a small file, SLUICE_FAULT_STATE, that every process maps: a passage is one atomic
+ * addition, and who draws the number that a rule names is the one that dies. The same file tells a
+ * test afterwards which points each role passed, and how often.
  *
  * Invariant: a rule NAME:N fires at most once, for only one passage can draw N.
  *
- * Limit: roles are told apart by a hash of their names; two roles with the same one would share a line. Without
- * SLUICE_FAULT_STATE rules count in the process alone.
+ * Limit: roles are told apart by a hash of their names; two roles with the same one would share a
+ * line. Without SLUICE_FAULT_STATE rules count in the process alone.
  */
 #ifdef SLUICE_FAULTS
 
@@ -45,18 +45,19 @@ struct fault_state {
 	} role[ROLES_MAX];
 };
 _Static_assert(FAULT_POINTS <= 64, "passed[] has no room");
-_Static_assert(sizeof(struct fault_state) == RULES_MAX * 8 + ROLES_MAX * (8 + ROLE_NAME + 64 * 8), "");
+_Static_assert(sizeof(struct fault_state) == RULES_MAX * 8 + ROLES_MAX * (8 + ROLE_NAME + 64 * 8),
+               "");
 
 struct rule {
-	int point;      /* -1: any (random) */
-	uint64_t at;    /* dies at this passage ... */
-	double chance;  /* ... or with this probability */
+	int point;            /* -1: any (random) */
+	uint64_t at;          /* dies at this passage ... */
+	double chance;        /* ... or with this probability */
 	char role[ROLE_NAME]; /* "": any */
 	int signal;
 };
 
 static const char *const names[] = {
-# define FAULT_POINT(name) #name,
+# define FAULT_POINT(name) # name,
 # include "ipc/fault.def"
 # undef FAULT_POINT
 };
@@ -149,7 +150,8 @@ static unsigned find_line(const char *role)
 	uint64_t key = key_of(role);
 	for (unsigned i = 0; i < ROLES_MAX; i++) {
 		uint64_t seen = 0;
-		if (atomic_compare_exchange_strong(&state->role[i].key, &seen, key) || seen == key) {
+		if (atomic_compare_exchange_strong(&state->role[i].key, &seen, key) ||
+		    seen == key) {
 			snprintf(state->role[i].name, ROLE_NAME, "%s", role);
 			return i;
 		}
@@ -188,7 +190,8 @@ static bool fires(const struct rule *r, _Atomic uint64_t *drawn, enum fault_poin
 void fault_hit(enum fault_point at)
 {
 	if (!my_role[0])
-		return; /* before the process knows what it is: a tool, or a child between fork and its role */
+		return; /* before the process knows what it is: a tool, or a child between fork and
+		           its role */
 	atomic_fetch_add_explicit(&state->role[my_line].passed[at], 1, memory_order_relaxed);
 	for (unsigned i = 0; i < n_rules; i++)
 		if (fires(&rules[i], &state->drawn[i], at))

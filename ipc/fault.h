@@ -1,15 +1,15 @@
 /*
  * Fault points: places where a test can end a process, or look at every interleaving.
  *
- * In a release build they are nothing. With -DSLUICE_FAULTS each calls fault_hit(), which reads two variables of
- * the environment:
+ * In a release build they are nothing. With -DSLUICE_FAULTS each calls fault_hit(), which reads two
+ * variables of the environment:
  *
  *   SLUICE_FAULT        rules, with commas between
- *       NAME:N[:ROLE[:SIGNAL]]   who makes the Nth passage of point NAME gets SIGNAL (a number; else SIGKILL).
- *                                ROLE: only passages of the stage of that name, or of "master"; * is any
+ *       NAME:N[:ROLE[:SIGNAL]]   who makes the Nth passage of point NAME gets SIGNAL (a number;
+ * else SIGKILL). ROLE: only passages of the stage of that name, or of "master"; * is any
  *       random:P[:ROLE[:SIGNAL]] the same at every passage with probability P (0.002)
- *   SLUICE_FAULT_STATE  a file that keeps the counts, so that N is counted over all processes and restarts of a
- *                       daemon, and that says afterwards how often each role passed each point
+ *   SLUICE_FAULT_STATE  a file that keeps the counts, so that N is counted over all processes and
+ * restarts of a daemon, and that says afterwards how often each role passed each point
  *
  * The explorer (tests/unit/test_explore.c) brings a fault_hit() of its own.
  */

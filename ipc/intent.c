@@ -1,16 +1,16 @@
 /*
  * The commit protocol and its repair.
  *
- * Invariants (the explorer in tests/unit/test_explore.c checks them at every interleaving and every death):
- *  I1 an entry is owned by at most one worker, and a word changes owner only by its owner, by compare-and-
- *     swap from FREE or QUEUED, or by the repairer of a gone owner;
- *  I2 before COMMITTED nothing outside the worker's own entries has changed: undoing is giving back;
- *  I3 after COMMITTED every step is conditional on the word (owner and generation) or writes an absolute
- *     value: carrying out twice is carrying out once;
- *  I4 the intent is cleared last, so a slot with an OPEN intent and no entries has nothing to repair.
+ * Invariants (the explorer in tests/unit/test_explore.c checks them at every interleaving and every
+ * death): I1 an entry is owned by at most one worker, and a word changes owner only by its owner,
+ * by compare-and- swap from FREE or QUEUED, or by the repairer of a gone owner; I2 before COMMITTED
+ * nothing outside the worker's own entries has changed: undoing is giving back; I3 after COMMITTED
+ * every step is conditional on the word (owner and generation) or writes an absolute value:
+ * carrying out twice is carrying out once; I4 the intent is cleared last, so a slot with an OPEN
+ * intent and no entries has nothing to repair.
  *
- * Order inside apply(): outputs are published before inputs are freed, so that whoever scans for the
- * descendants of a chunk sees at least one of the two.
+ * Order inside apply(): outputs are published before inputs are freed, so that whoever scans for
+ * the descendants of a chunk sees at least one of the two.
  */
 #include "ipc/intent.h"
 
@@ -32,12 +32,12 @@ struct intent *intent_begin(struct arena *a, uint32_t w)
 }
 
 bool intent_input(struct intent *in, struct arena_handle h, enum intent_action action,
-		  uint32_t reached_record, uint32_t reached_byte, uint32_t reached_emitted)
+                  uint32_t reached_record, uint32_t reached_byte, uint32_t reached_emitted)
 {
 	if (in->n_in == ARENA_INPUTS_MAX)
 		return false;
 	in->in[in->n_in++] = (struct intent_in){h.entry,        h.gen,        action,
-						reached_record, reached_byte, reached_emitted};
+	                                        reached_record, reached_byte, reached_emitted};
 	return true;
 }
 
@@ -64,9 +64,10 @@ bool intent_patch(struct intent *in, uint32_t off, const void *data, uint32_t le
 	return true;
 }
 
-/* The word of @entry when @w holds it in @state and this generation: only then may it be changed. */
+/* The word of @entry when @w holds it in @state and this generation: only then may it be changed.
+ */
 static bool holds(const struct arena *a, uint32_t w, uint32_t entry, uint32_t gen,
-		  enum word_state state, struct word *out)
+                  enum word_state state, struct word *out)
 {
 	if (entry >= a->entries)
 		return false;
@@ -104,7 +105,8 @@ static void apply_inputs(struct arena *a, uint32_t w, const struct intent *in)
 		if (it->action == INTENT_ADVANCE) {
 			struct arena_facts *f = &a->facts[it->entry];
 			FAULT(apply_advance);
-			if (f->skip_record != ARENA_NO_RECORD && it->reached_record > f->skip_record)
+			if (f->skip_record != ARENA_NO_RECORD &&
+			    it->reached_record > f->skip_record)
 				f->skip_record = ARENA_NO_RECORD;
 			f->reached_record = it->reached_record;
 			f->reached_byte = it->reached_byte;
@@ -125,7 +127,8 @@ static void apply_patches(struct arena_worker *me, const struct intent *in)
 		uint32_t off, len;
 		memcpy(&off, in->patches + at, 4);
 		memcpy(&len, in->patches + at + 4, 4);
-		if (len > end - at - 8 || off > ARENA_POSITION_MAX || len > ARENA_POSITION_MAX - off)
+		if (len > end - at - 8 || off > ARENA_POSITION_MAX ||
+		    len > ARENA_POSITION_MAX - off)
 			return; /* not what intent_patch writes */
 		FAULT(apply_position);
 		memcpy(me->position + off, in->patches + at + 8, len);
@@ -133,9 +136,9 @@ static void apply_patches(struct arena_worker *me, const struct intent *in)
 	}
 }
 
-/* A new state has to be there before anything that is written after it: for whoever repairs, should the process end
- * in between, and for whoever reads the figures (books.c), to see that they are being changed. A release store alone
- * holds back only what comes before it. */
+/* A new state has to be there before anything that is written after it: for whoever repairs, should
+ * the process end in between, and for whoever reads the figures (books.c), to see that they are
+ * being changed. A release store alone holds back only what comes before it. */
 static void state_store(struct intent *in, enum intent_state state)
 {
 	atomic_store_explicit(&in->state, state, memory_order_release);
@@ -176,7 +179,7 @@ void intent_prepare(struct arena *a, uint32_t w)
 }
 
 static void mark_poison(struct arena *a, uint32_t entry, const struct arena_worker *me,
-			const struct intent_death *death, uint32_t attempts)
+                        const struct intent_death *death, uint32_t attempts)
 {
 	struct arena_facts *f = &a->facts[entry];
 	FAULT(repair_skip);
@@ -188,7 +191,7 @@ static void mark_poison(struct arena *a, uint32_t entry, const struct arena_work
 
 /* Gives back one entry of a gone worker. */
 static void give_back(struct arena *a, uint32_t w, uint32_t entry, struct word v,
-		      const struct intent_death *death)
+                      const struct intent_death *death)
 {
 	const struct arena_worker *me = arena_worker(a, w);
 	if (v.state == WORD_FILLING) {
@@ -250,7 +253,8 @@ enum intent_repair intent_repair(struct arena *a, uint32_t w, const struct inten
 
 bool intent_clean(const struct arena *a, uint32_t w)
 {
-	if (atomic_load_explicit(&arena_worker(a, w)->intent.state, memory_order_acquire) != INTENT_OPEN)
+	if (atomic_load_explicit(&arena_worker(a, w)->intent.state, memory_order_acquire) !=
+	    INTENT_OPEN)
 		return false;
 	for (uint32_t i = 0; i < a->entries; i++) {
 		struct word v = arena_word(a, i);

@@ -1,17 +1,18 @@
 /*
  * How a unit of work becomes true: the commit protocol.
  *
- * A worker gathers inputs (CLAIMED by it), outputs (FILLING by it), new absolute figures and position
- * patches in its intent. intent_commit() makes it true by ONE store, OPEN -> COMMITTED; everything after it
- * (publish outputs, free inputs, copy values, clear) is only carried out, and can be carried out again
- * by whoever repairs the worker: each step looks whether the entry is still the worker's own, and values
- * are absolute.
+ * A worker gathers inputs (CLAIMED by it), outputs (FILLING by it), new absolute figures and
+ * position patches in its intent. intent_commit() makes it true by ONE store, OPEN -> COMMITTED;
+ * everything after it (publish outputs, free inputs, copy values, clear) is only carried out, and
+ * can be carried out again by whoever repairs the worker: each step looks whether the entry is
+ * still the worker's own, and values are absolute.
  *
  * A stage with a transaction of its own has its commit point there: intent_prepare(), commit of the
- * transaction (which holds the commit's number), intent_settle(true). A crash between leaves PREPARED;
- * the worker's successor asks the stage and settles.
+ * transaction (which holds the commit's number), intent_settle(true). A crash between leaves
+ * PREPARED; the worker's successor asks the stage and settles.
  *
- * Repair may only run when the worker's process is gone (reaped, or the lock of the daemon proves it).
+ * Repair may only run when the worker's process is gone (reaped, or the lock of the daemon proves
+ * it).
  */
 #pragma once
 
@@ -22,7 +23,7 @@ struct intent *intent_begin(struct arena *a, uint32_t w);
 
 /* Notes an input and what becomes of it. Returns false when the intent is full. */
 bool intent_input(struct intent *in, struct arena_handle h, enum intent_action action,
-		  uint32_t reached_record, uint32_t reached_byte, uint32_t reached_emitted);
+                  uint32_t reached_record, uint32_t reached_byte, uint32_t reached_emitted);
 bool intent_output(struct intent *in, struct arena_handle h);
 /* Bytes [off, off+len) of the position become @data. False: no room for the patch. */
 bool intent_patch(struct intent *in, uint32_t off, const void *data, uint32_t len);
@@ -34,7 +35,7 @@ void intent_settle(struct arena *a, uint32_t w, bool committed);
 
 /* How a worker ended, for the count of attempts. */
 struct intent_death {
-	bool counts;           /* a crash or stall of its own making */
+	bool counts; /* a crash or stall of its own making */
 	uint32_t signal;
 	uint32_t max_attempts; /* on a chunk, before its record is set aside */
 };

@@ -1,8 +1,9 @@
 /*
  * ring, wait, drain: all that the rest of the program knows of doorbells.
  *
- * Waiting uses the PULL's ZMQ_FD in a plain ppoll, because zmq_poll counts in milliseconds. That descriptor is
- * edge-triggered: it is only armed after a receive has said EAGAIN, so link_wait drains first and last.
+ * Waiting uses the PULL's ZMQ_FD in a plain ppoll, because zmq_poll counts in milliseconds. That
+ * descriptor is edge-triggered: it is only armed after a receive has said EAGAIN, so link_wait
+ * drains first and last.
  */
 #include "ipc/link.h"
 
@@ -32,7 +33,8 @@ static int set_int(void *socket, int option, int value)
 	return zmq_setsockopt(socket, option, &value, sizeof(value)) < 0 ? err_errno() : 0;
 }
 
-/* HWM 0: a doorbell must never block; at most one is under way to a sleeper, so nothing piles up. */
+/* HWM 0: a doorbell must never block; at most one is under way to a sleeper, so nothing piles up.
+ */
 static void *make_socket(struct link *l, int type)
 {
 	void *s = zmq_socket(l->ctx, type);
@@ -159,10 +161,11 @@ int link_wait(struct link *l, struct pollfd *fds, unsigned n, int64_t timeout_ns
 	return (int)ready;
 }
 
-/* libzmq sets the scheduling of each of its threads to what it is anyway, and aborts where a sandbox refuses the call
- * (as the unit's SystemCallFilter does). It finds this one first; nobody here asks for another scheduling. */
+/* libzmq sets the scheduling of each of its threads to what it is anyway, and aborts where a
+ * sandbox refuses the call (as the unit's SystemCallFilter does). It finds this one first; nobody
+ * here asks for another scheduling. */
 __attribute__((visibility("default"))) int pthread_setschedparam(pthread_t thread, int policy,
-								 const struct sched_param *param)
+                                                                 const struct sched_param *param)
 {
 	(void)thread;
 	(void)policy;

@@ -1,8 +1,9 @@
 /*
  * Log lines to the journal or to stderr.
  *
- * Under systemd, stderr is a stream to the journal and $JOURNAL_STREAM names it (device:inode): when it is the
- * same as our stderr, lines go by the native protocol with fields. Everywhere else they are text.
+ * Under systemd, stderr is a stream to the journal and $JOURNAL_STREAM names it (device:inode):
+ * when it is the same as our stderr, lines go by the native protocol with fields. Everywhere else
+ * they are text.
  */
 #include "ipc/log.h"
 
@@ -51,7 +52,7 @@ static bool to_journal(void)
 	struct stat st;
 	unsigned long long dev, ino;
 	known = stream && sscanf(stream, "%llu:%llu", &dev, &ino) == 2 && fstat(2, &st) == 0 &&
-		st.st_dev == dev && st.st_ino == ino;
+	        st.st_dev == dev && st.st_ino == ino;
 	return known;
 }
 
@@ -90,18 +91,18 @@ static const char *message_id(enum log_level level)
 {
 	return level <= LOG_LEVEL_ERROR     ? "MESSAGE_ID=5a2d1f4f6d0b4a0f9d0c3b3f1c8e0a01"
 	       : level == LOG_LEVEL_WARNING ? "MESSAGE_ID=5a2d1f4f6d0b4a0f9d0c3b3f1c8e0a02"
-					    : "MESSAGE_ID=5a2d1f4f6d0b4a0f9d0c3b3f1c8e0a03";
+	                                    : "MESSAGE_ID=5a2d1f4f6d0b4a0f9d0c3b3f1c8e0a03";
 }
 
 static void write_journal(enum log_level level, const char *line)
 {
 	if (self.stage[0])
 		sd_journal_send("MESSAGE=%s: %s", self.stage, line, "PRIORITY=%i", (int)level,
-				message_id(level), "SYSLOG_IDENTIFIER=sluiced", "SLUICE_STAGE=%s",
-				self.stage, "SLUICE_WORKER=%i", self.worker, NULL);
+		                message_id(level), "SYSLOG_IDENTIFIER=sluiced", "SLUICE_STAGE=%s",
+		                self.stage, "SLUICE_WORKER=%i", self.worker, NULL);
 	else
 		sd_journal_send("MESSAGE=%s", line, "PRIORITY=%i", (int)level, message_id(level),
-				"SYSLOG_IDENTIFIER=sluiced", NULL);
+		                "SYSLOG_IDENTIFIER=sluiced", NULL);
 }
 
 void log_write(struct log_site *site, enum log_level level, const char *fmt, ...)
@@ -120,7 +121,7 @@ void log_write(struct log_site *site, enum log_level level, const char *fmt, ...
 	va_end(ap);
 	if (site->held_back && n >= 0 && n < (int)sizeof(line) - 64) {
 		snprintf(line + n, sizeof(line) - (size_t)n, " (%u more like this were held back)",
-			 site->held_back);
+		         site->held_back);
 		site->held_back = 0;
 	}
 	if (to_journal())

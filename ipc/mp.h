@@ -1,12 +1,14 @@
 /*
- * msgpack by hand: read one value, skip one value, write one value (format: github.com/msgpack/msgpack,
- * spec.md). Walking the bytes is 3 to 6 times cheaper than building objects, and needs no memory.
+ * msgpack by hand: read one value, skip one value, write one value (format:
+ * github.com/msgpack/msgpack, spec.md). Walking the bytes is 3 to 6 times cheaper than building
+ * objects, and needs no memory.
  *
  * Readers are safe on any input: they never touch a byte at or behind `end`, nesting deeper than
- * MP_DEPTH_MAX is refused, and a length claim larger than what is left is refused before it is used.
- * Writers need room: MP_HEAD_MAX bytes for any head or scalar, plus the payload.
+ * MP_DEPTH_MAX is refused, and a length claim larger than what is left is refused before it is
+ * used. Writers need room: MP_HEAD_MAX bytes for any head or scalar, plus the payload.
  *
- * The common short forms are inline; everything else is in mp.c. Numbers are big-endian on the wire.
+ * The common short forms are inline; everything else is in mp.c. Numbers are big-endian on the
+ * wire.
  */
 #pragma once
 
@@ -100,17 +102,17 @@ static inline uint8_t *mp_store64(uint8_t *p, uint64_t v)
 	return p + sizeof(v);
 }
 
-/* Bytes of the whole value for a first byte that alone says it (numbers, nil, bool, fixstr, empty fixmap
- * and fixarray, fixext); 0 for all others and for the byte that is never used (0xc1). */
+/* Bytes of the whole value for a first byte that alone says it (numbers, nil, bool, fixstr, empty
+ * fixmap and fixarray, fixext); 0 for all others and for the byte that is never used (0xc1). */
 extern const uint8_t mp_fixed_size[256];
 
 /* The long forms of mp_read and mp_skip; callers use those. */
 const uint8_t *mp_read_long(const uint8_t *p, const uint8_t *end, struct mp *out);
 const uint8_t *mp_skip_long(const uint8_t *p, const uint8_t *end);
 
-/* Reads the value or container head at @p. Returns the first byte behind it (behind the payload of str,
- * bin, ext; behind the head of array, map), or NULL when truncated or not msgpack. A container that
- * claims more elements than bytes are left is truncated. */
+/* Reads the value or container head at @p. Returns the first byte behind it (behind the payload of
+ * str, bin, ext; behind the head of array, map), or NULL when truncated or not msgpack. A container
+ * that claims more elements than bytes are left is truncated. */
 static inline const uint8_t *mp_read(const uint8_t *p, const uint8_t *end, struct mp *out)
 {
 	if (p >= end)
@@ -130,9 +132,9 @@ static inline const uint8_t *mp_read(const uint8_t *p, const uint8_t *end, struc
 	return mp_read_long(p, end, out);
 }
 
-/* Skips the value at @p < @end when its first byte alone says how long it is, else NULL, as when it is
- * truncated. Branches come before the table: records of a stream are alike, so that the processor guesses
- * the way and need not wait for one byte to know where the next one is. */
+/* Skips the value at @p < @end when its first byte alone says how long it is, else NULL, as when it
+ * is truncated. Branches come before the table: records of a stream are alike, so that the
+ * processor guesses the way and need not wait for one byte to know where the next one is. */
 static inline const uint8_t *mp_skip_fixed(const uint8_t *p, const uint8_t *end)
 {
 	uint8_t c = *p;

@@ -1,11 +1,13 @@
 /*
  * What is counted, in two lists, each from which enum, names and help come.
  *
- * BOOKS are exact: they ride in the intents and survive any kill. STATS are for looking: each is written by
- * one process with plain relaxed stores and read without locks; a dead worker's last moments may be missing.
+ * BOOKS are exact: they ride in the intents and survive any kill. STATS are for looking: each is
+ * written by one process with plain relaxed stores and read without locks; a dead worker's last
+ * moments may be missing.
  *
- * The histogram is log-linear: 16 buckets an octave (error at most 1/16 of the value), from 1 to 2^44 ns, one
- * array of counts: two histograms add up bucket by bucket. (The idea is Gil Tene's HdrHistogram.)
+ * The histogram is log-linear: 16 buckets an octave (error at most 1/16 of the value), from 1 to
+ * 2^44 ns, one array of counts: two histograms add up bucket by bucket. (The idea is Gil Tene's
+ * HdrHistogram.)
  */
 #pragma once
 
@@ -15,47 +17,47 @@
 
 /* The conservation law, per pipeline:
  * received + made + replayed = delivered + filtered + absorbed + dead + dropped + in flight */
-#define BOOKS(X)                                                               \
-	X(received, "records taken in by producers, bad ones included")        \
-	X(made, "records made of others: copies for further readers, explode, aggregates") \
-	X(replayed, "dead letters put back")                                   \
-	X(delivered, "records delivered by consumers")                         \
-	X(filtered, "records dropped on purpose")                              \
-	X(absorbed, "records that went into an aggregate")                     \
-	X(dead, "records that became dead letters")                            \
-	X(dropped, "records dropped by an edge's policy or a reload's --discard") \
-	X(letters, "dead letters written by the dead-letter writer")           \
-	X(records_in, "records taken from edges and from outside")             \
-	X(records_out, "records put on edges and delivered")                   \
-	X(bytes_in, "bytes taken from edges and from outside")                 \
-	X(bytes_out, "bytes put on edges and delivered")
+#define BOOKS(X)                                                                    \
+ X(received, "records taken in by producers, bad ones included")                    \
+ X(made, "records made of others: copies for further readers, explode, aggregates") \
+ X(replayed, "dead letters put back")                                               \
+ X(delivered, "records delivered by consumers")                                     \
+ X(filtered, "records dropped on purpose")                                          \
+ X(absorbed, "records that went into an aggregate")                                 \
+ X(dead, "records that became dead letters")                                        \
+ X(dropped, "records dropped by an edge's policy or a reload's --discard")          \
+ X(letters, "dead letters written by the dead-letter writer")                       \
+ X(records_in, "records taken from edges and from outside")                         \
+ X(records_out, "records put on edges and delivered")                               \
+ X(bytes_in, "bytes taken from edges and from outside")                             \
+ X(bytes_out, "bytes put on edges and delivered")
 
 enum book {
 #define X(name, help) BOOK_##name,
 	BOOKS(X)
 #undef X
-	BOOK_COUNT
+	        BOOK_COUNT
 };
 
-#define STATS(X)                                                       \
-	X(chunks_in, "chunks claimed")                                 \
-	X(chunks_out, "chunks put on edges")                           \
-	X(commits, "units committed")                                  \
-	X(retries, "deliveries tried again")                           \
-	X(errors_data, "records rejected, whatever became of them")    \
-	X(errors_peer, "times the outside was not reachable or refused") \
-	X(refused, "clients and messages refused")                     \
-	X(rings, "doorbells sent")                                     \
-	X(wakeups, "times the worker was woken")                       \
-	X(busy_ns, "time spent working")                               \
-	X(idle_ns, "time spent waiting for input")                     \
-	X(blocked_ns, "time spent waiting for room")
+#define STATS(X)                                                  \
+ X(chunks_in, "chunks claimed")                                   \
+ X(chunks_out, "chunks put on edges")                             \
+ X(commits, "units committed")                                    \
+ X(retries, "deliveries tried again")                             \
+ X(errors_data, "records rejected, whatever became of them")      \
+ X(errors_peer, "times the outside was not reachable or refused") \
+ X(refused, "clients and messages refused")                       \
+ X(rings, "doorbells sent")                                       \
+ X(wakeups, "times the worker was woken")                         \
+ X(busy_ns, "time spent working")                                 \
+ X(idle_ns, "time spent waiting for input")                       \
+ X(blocked_ns, "time spent waiting for room")
 
 enum stats_item {
 #define X(name, help) STAT_##name,
 	STATS(X)
 #undef X
-	STAT_COUNT
+	        STAT_COUNT
 };
 
 extern const char *const stats_book_name[BOOK_COUNT];
@@ -88,7 +90,8 @@ double histogram_stddev(const struct histogram *h);
 /* One worker's block. One writer. */
 struct stats_block {
 	_Atomic uint64_t v[STAT_COUNT];
-	struct histogram latency; /* consumers: from the producer's taking to the delivery; others: queue + work */
+	struct histogram latency; /* consumers: from the producer's taking to the delivery; others:
+	                             queue + work */
 	struct histogram work;    /* ns a record, by chunk */
 };
 

@@ -7,10 +7,10 @@
  * whole buffer, which ends the unit in hand. So most records cost one decode, and one in a chunk
  * costs two.
  *
- * The other one: an input that kills its decoder must be found without paying for the search while nothing is
- * wrong. So a worker only says that it decodes (a plain store); one whose predecessor died doing so says
- * what, by a hash of the input's first bytes. The master counts deaths of the same; one that was enough is
- * set aside unread.
+ * The other one: an input that kills its decoder must be found without paying for the search while
+ * nothing is wrong. So a worker only says that it decodes (a plain store); one whose predecessor
+ * died doing so says what, by a hash of the input's first bytes. The master counts deaths of the
+ * same; one that was enough is set aside unread.
  *
  * Invariants
  *  - `made` is told a position only behind what was made or rejected before it;
@@ -22,7 +22,7 @@
 #include <xxhash.h>
 
 enum {
-	ROOM_MIN = 64, /* bytes: asking for less would mostly try in vain */
+	ROOM_MIN = 64,  /* bytes: asking for less would mostly try in vain */
 	IDENTITY = 256, /* bytes of input that tell one record from another */
 };
 
@@ -73,8 +73,8 @@ static int reject_too_large(const struct decode_run *d)
 
 /* ---- an input that kills who decodes it ---- */
 
-/* Names what stands at w->p, whatever was in front of it and wherever windows end (but for the last IDENTITY bytes
- * of one). */
+/* Names what stands at w->p, whatever was in front of it and wherever windows end (but for the last
+ * IDENTITY bytes of one). */
 static uint64_t identity(const struct codec_window *w)
 {
 	size_t n = (size_t)(w->end - w->p);
@@ -105,8 +105,8 @@ static bool is_poison(const struct decode_run *d)
 	       identity(d->w) == st->poison_input;
 }
 
-/* Sets the input at w->p aside without looking into it: the record where the codec can tell its end, else the
- * line. */
+/* Sets the input at w->p aside without looking into it: the record where the codec can tell its
+ * end, else the line. */
 static int reject_poison(const struct decode_run *d)
 {
 	struct stage *st = d->st;
@@ -115,8 +115,9 @@ static int reject_poison(const struct decode_run *d)
 	const uint8_t *nl = memchr(w->p, '\n', (size_t)(w->end - w->p));
 	const uint8_t *behind = ops->behind ? ops->behind(w->p, w->end) : nl ? nl + 1 : NULL;
 	char why[STAGE_WHY_MAX];
-	snprintf(why, sizeof(why), "it killed the worker that decoded it %u times: %s", st->poison_count,
-		 st->poison_signal ? strsignal((int)st->poison_signal) : "no signal");
+	snprintf(why, sizeof(why), "it killed the worker that decoded it %u times: %s",
+	         st->poison_count,
+	         st->poison_signal ? strsignal((int)st->poison_signal) : "no signal");
 	w->bad = w->p;
 	w->p = behind ? behind : w->end;
 	w->bad_len = (size_t)(w->p - w->bad) - (nl && behind == nl + 1);

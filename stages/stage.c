@@ -17,7 +17,7 @@
 #define CODEC(symbol)
 const struct stage_ops *const stage_all[] = {
 #include "stages/stages.def"
-	NULL,
+        NULL,
 };
 #undef STAGE
 #undef CODEC
@@ -26,7 +26,7 @@ const struct stage_ops *const stage_all[] = {
 #define CODEC(symbol) &symbol,
 const struct codec_ops *const codec_all[] = {
 #include "stages/stages.def"
-	NULL,
+        NULL,
 };
 #undef STAGE
 #undef CODEC

@@ -89,7 +89,9 @@ static int key_of_file(int dir, const char *path, const char *name, bool secret,
 	if (fstat(fd, &sb) < 0)
 		return err_errno();
 	if (secret && (sb.st_mode & S_IRWXO)) {
-		log_error("%s: a secret key that others can use is none: chmod o= it, and make a new one", path);
+		log_error("%s: a secret key that others can use is none: chmod o= it, and make a "
+		          "new one",
+		          path);
 		return -EACCES;
 	}
 	ssize_t n = read(fd, text, KEY_FILE_MAX);
@@ -243,7 +245,8 @@ static int receive(void *sock, struct request *rq)
 	return 0;
 }
 
-static const char *judge(struct zmqsock_auth *a, const struct request *rq, char user[static ZMQSOCK_USER_ID_LEN])
+static const char *judge(struct zmqsock_auth *a, const struct request *rq,
+                         char user[static ZMQSOCK_USER_ID_LEN])
 {
 	user[0] = 0;
 	if (!a->dir)

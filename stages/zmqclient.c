@@ -274,7 +274,7 @@ int zmqclient_work(struct zmqclient *c, int timeout_ms)
 		return r ? r : transmit(c);
 	bool wants_out = may_send(c) || (!c->ready && !c->hello_at);
 	zmq_pollitem_t item = {.socket = c->sock,
-			       .events = (short)(ZMQ_POLLIN | (wants_out ? ZMQ_POLLOUT : 0))};
+	                       .events = (short)(ZMQ_POLLIN | (wants_out ? ZMQ_POLLOUT : 0))};
 	if (zmq_poll(&item, 1, timeout_ms) < 0)
 		return err_errno();
 	r = read_all(c);

@@ -37,7 +37,7 @@ struct zmqclient {
 	bool heard;                          /* anything, ever */
 	int64_t heard_at, hello_at, silence; /* CLOCK_MONOTONIC, ns */
 	unsigned behind;                     /* READYs in a row below what was acknowledged */
-	uint64_t answers; /* received */
+	uint64_t answers;                    /* received */
 	uint64_t naks, nak_records, resent;
 	char nak_why[ZMQPROTO_REASON_MAX]; /* of the first one */
 	char why[ZMQPROTO_REASON_MAX + 64];
@@ -54,8 +54,8 @@ bool zmqclient_room(const struct zmqclient *c);
  * acknowledgements cover already is dropped. */
 uint64_t zmqclient_submit(struct zmqclient *c, zmq_msg_t *m);
 
-/* Sends what may be sent and reads what has come; when nothing has, waits for it at most @timeout_ms.
- * 0, ZMQCLIENT_E_REFUSED, -errno (-EINTR: a signal came). */
+/* Sends what may be sent and reads what has come; when nothing has, waits for it at most
+ * @timeout_ms. 0, ZMQCLIENT_E_REFUSED, -errno (-EINTR: a signal came). */
 int zmqclient_work(struct zmqclient *c, int timeout_ms);
 
 /* Asks where the daemon stands: HELLO goes out with the next work, `ready` is false until it is

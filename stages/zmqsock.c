@@ -166,7 +166,8 @@ static int attach(struct zmqsock *s, const struct zmqsock_config *cfg)
 void zmqsock_unlisten(struct zmqsock *s, const struct zmqsock_config *cfg)
 {
 	for (size_t i = 0; i < cfg->listen.n; i++)
-		zmq_unbind(s->sock, cfg->listen.v[i]); /* a wildcard stays: nobody can know its name */
+		zmq_unbind(s->sock,
+		           cfg->listen.v[i]); /* a wildcard stays: nobody can know its name */
 }
 
 int zmqsock_open(struct zmqsock *s, struct stage *st, const struct zmqsock_config *cfg, int type,

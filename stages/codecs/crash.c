@@ -1,6 +1,6 @@
 /*
- * Codec `crash`: lines, and death on demand. Only in builds with -DSLUICE_FAULTS: a test's way to a codec that dies
- * of one input.
+ * Codec `crash`: lines, and death on demand. Only in builds with -DSLUICE_FAULTS: a test's way to a
+ * codec that dies of one input.
  *
  * It is `lines` but for a line that holds CRASH-ME: then it does what a broken parser does.
  */
@@ -26,7 +26,8 @@ static void crash_reset(struct codec *c)
 	lines->ops->reset(lines);
 }
 
-static int crash_decode(struct codec *c, struct codec_window *w, uint8_t *out, size_t room, size_t *len)
+static int crash_decode(struct codec *c, struct codec_window *w, uint8_t *out, size_t room,
+                        size_t *len)
 {
 	static const char mark[] = "CRASH-ME:";
 	struct codec *lines = c->state;

@@ -28,10 +28,11 @@
  * Limits
  *  - what another program appends to the file is cut after a crash, and only told while running;
  *  - a file moved to another directory while a unit was open keeps that unit's bytes: told;
- *  - of an empty file only the inode number is known: should it be removed and the number be given to
- *    another file of the same name while the daemon is down, that one is cut to nothing;
- *  - after a loss of power (arena.sync) there is no position: a last line without its end is cut off, and what
- *    follows may repeat lines before it. In a codec that is not text a torn last record stays;
+ *  - of an empty file only the inode number is known: should it be removed and the number be given
+ * to another file of the same name while the daemon is down, that one is cut to nothing;
+ *  - after a loss of power (arena.sync) there is no position: a last line without its end is cut
+ * off, and what follows may repeat lines before it. In a codec that is not text a torn last record
+ * stays;
  *  - a rotated file is a little larger than `rotate.size`: units are not torn apart.
  */
 #include "stages/consumers/file.h"
@@ -325,7 +326,8 @@ static const struct option file_options[] = {
         OPTION_END,
 };
 
-static void paths(const void *config, void (*add)(void *, const char *, enum stage_path_use), void *arg)
+static void paths(const void *config, void (*add)(void *, const char *, enum stage_path_use),
+                  void *arg)
 {
 	const struct file_out_config *cfg = config;
 	add(arg, cfg->path, STAGE_PATH_WRITE);

@@ -76,7 +76,8 @@ void file_out_deadline(struct stage *st)
 	st->deadline = (int64_t)mono.tv_sec * 1000000000 + mono.tv_nsec + left;
 }
 
-/* Cuts off a line whose end the loss of power has taken: its unit was not committed, so its record comes again. */
+/* Cuts off a line whose end the loss of power has taken: its unit was not committed, so its record
+ * comes again. */
 static int cut_open_line(struct stage *st, struct stat *sb)
 {
 	const struct file_out_config *cfg = st->config;
@@ -94,7 +95,8 @@ static int cut_open_line(struct stage *st, struct stat *sb)
 	}
 	if (end == (uint64_t)sb->st_size)
 		return 0;
-	log_notice("%s: the machine lost its power in the middle of a line: its %lld bytes are cut off, the record "
+	log_notice("%s: the machine lost its power in the middle of a line: its %lld bytes are cut "
+	           "off, the record "
 	           "comes again",
 	           cfg->path, (long long)sb->st_size - (long long)end);
 	if (ftruncate(s->fd, (off_t)end) < 0)

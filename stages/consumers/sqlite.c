@@ -442,7 +442,8 @@ static const struct option sqlite_options[] = {
         OPTION_END,
 };
 
-static void paths(const void *config, void (*add)(void *, const char *, enum stage_path_use), void *arg)
+static void paths(const void *config, void (*add)(void *, const char *, enum stage_path_use),
+                  void *arg)
 {
 	const struct sqlite_config *cfg = config;
 	add(arg, cfg->path, STAGE_PATH_WRITE);

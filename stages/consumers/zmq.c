@@ -324,7 +324,8 @@ static int consumer_reopen(struct stage *st)
 	return 0;
 }
 
-static void paths(const void *config, void (*add)(void *, const char *, enum stage_path_use), void *arg)
+static void paths(const void *config, void (*add)(void *, const char *, enum stage_path_use),
+                  void *arg)
 {
 	const struct zmq_config *cfg = config;
 	zmqsock_paths(&cfg->sock, add, arg);

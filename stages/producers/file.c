@@ -552,7 +552,8 @@ static const struct option file_options[] = {
         OPTION_END,
 };
 
-static void paths(const void *config, void (*add)(void *, const char *, enum stage_path_use), void *arg)
+static void paths(const void *config, void (*add)(void *, const char *, enum stage_path_use),
+                  void *arg)
 {
 	const struct file_config *cfg = config;
 	for (size_t i = 0; i < cfg->path.n; i++)

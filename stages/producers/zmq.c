@@ -308,8 +308,8 @@ static int stored(struct stage *st)
 	return r;
 }
 
-/* New clients find nobody; what is in the socket is still taken. A router need not: its clients send again what was
- * not acknowledged. */
+/* New clients find nobody; what is in the socket is still taken. A router need not: its clients
+ * send again what was not acknowledged. */
 static int producer_drain(struct stage *st)
 {
 	struct zmq_state *z = st->state;
@@ -325,7 +325,8 @@ static int producer_reopen(struct stage *st)
 	return 0;
 }
 
-static void paths(const void *config, void (*add)(void *, const char *, enum stage_path_use), void *arg)
+static void paths(const void *config, void (*add)(void *, const char *, enum stage_path_use),
+                  void *arg)
 {
 	const struct zmq_config *cfg = config;
 	zmqsock_paths(&cfg->sock, add, arg);

@@ -21,11 +21,11 @@
  * makes several records of one breaks that by its nature: a crash between them makes the first
  * again.)
  *
- * A unit may also end in the middle of an input record, when a step before this one made many of it and
- * some of them left by a route. After a crash that record is run again from its start. So with each
- * commit it is noted how far this step had come in the record in hand (its origin, see stage.h): what
- * was taken in already is then passed over. Some such notes are kept, because other chunks may come before that
- * one is run again.
+ * A unit may also end in the middle of an input record, when a step before this one made many of it
+ * and some of them left by a route. After a crash that record is run again from its start. So with
+ * each commit it is noted how far this step had come in the record in hand (its origin, see
+ * stage.h): what was taken in already is then passed over. Some such notes are kept, because other
+ * chunks may come before that one is run again.
  *
  * Limits: more than `max_keys` groups at a time, and groups for which the state has no room, are
  * refused with the reason. A clock that is set back opens windows again that were emitted. When
@@ -282,8 +282,8 @@ static int group_of(struct stage *st, int64_t window, struct group **out)
 	return r;
 }
 
-/* The answer to a record that was taken in before the crash: as it was then. A group that is not there was refused,
- * if there was no room for it, or has been emitted since. */
+/* The answer to a record that was taken in before the crash: as it was then. A group that is not
+ * there was refused, if there was no room for it, or has been emitted since. */
 static int taken_again(struct stage *st, int64_t window)
 {
 	const struct aggregate_config *c = st->config;

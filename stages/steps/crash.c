@@ -1,8 +1,9 @@
 /*
- * Step `crash`: death on demand. Only in builds with -DSLUICE_FAULTS: a test's way to a step that dies of one
- * record among many.
+ * Step `crash`: death on demand. Only in builds with -DSLUICE_FAULTS: a test's way to a step that
+ * dies of one record among many.
  *
- * A record with the field `crash` (or what `crash: NAME` names) dies as its value says; all others pass.
+ * A record with the field `crash` (or what `crash: NAME` names) dies as its value says; all others
+ * pass.
  */
 #ifdef SLUICE_FAULTS
 

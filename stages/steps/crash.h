@@ -3,6 +3,6 @@
 
 #include "stages/stage.h"
 
-/* Dies as @how says: segv, abort, stack, loop (for ever), memory (as much as it gets, then abort); returns for
- * anything else. */
+/* Dies as @how says: segv, abort, stack, loop (for ever), memory (as much as it gets, then abort);
+ * returns for anything else. */
 void crash(const char *how, size_t len);

@@ -8,9 +8,9 @@
  * under way, and then its key is in the state when the record comes again. So the origin of the
  * record that set the key stands beside it, and the same origin passes.
  *
- * After a loss of power (arena.sync) it is the other way round: the state has outlived what was made of the
- * record, which now comes again from the log, under another origin. Keys that were set in that time are no proof of a
- * repeat, and pass once more: at least once then, never less.
+ * After a loss of power (arena.sync) it is the other way round: the state has outlived what was
+ * made of the record, which now comes again from the log, under another origin. Keys that were set
+ * in that time are no proof of a repeat, and pass once more: at least once then, never less.
  *
  * Two rows an entry, in one database: the key (itself up to 64 bytes, else its XXH3-128) leads to
  * {number, time, origin}; 'o' and the number, counted up, lead back to the key. The 'o' rows in
@@ -240,7 +240,8 @@ static int dedupe_remove(struct stage *st, const uint8_t *name, size_t name_len,
 	return r == STATE_E_FULL ? -ENOSPC : r == STATE_E_NONE ? 0 : r;
 }
 
-/* The record that set the key may have been lost behind this step, with the power, and come again. */
+/* The record that set the key may have been lost behind this step, with the power, and come again.
+ */
 static bool in_doubt(const struct stage *st, const struct origin *seen)
 {
 	return st->doubt_from && seen->chunk >= st->doubt_from &&

@@ -1,6 +1,6 @@
 /*
- * A host for stage tests: two buffers instead of a worker. What a stage emits, makes or rejects is kept in
- * order; the position is kept as the worker would; units are ended by the test.
+ * A host for stage tests: two buffers instead of a worker. What a stage emits, makes or rejects is
+ * kept in order; the position is kept as the worker would; units are ended by the test.
  */
 #pragma once
 
@@ -20,9 +20,9 @@ enum {
 };
 
 struct host_item {
-	unsigned output;  /* emit: which output */
+	unsigned output; /* emit: which output */
 	bool rejected;
-	uint8_t *p;       /* record, or rejected input */
+	uint8_t *p; /* record, or rejected input */
 	size_t len;
 	char why[STAGE_WHY_MAX];
 	char at[STAGE_WHY_MAX];
@@ -82,7 +82,7 @@ static inline int host_emit(struct stage_host *h, unsigned output, const struct 
 }
 
 static inline int host_reject(struct stage_host *h, const char *why, const void *input, size_t len,
-			      const char *at)
+                              const char *at)
 {
 	struct test_host *t = (struct test_host *)h;
 	struct host_item *it = host_add(t, input, len);
@@ -110,8 +110,8 @@ static inline struct test_host *host_new(size_t room)
 {
 	struct test_host *t = calloc(1, sizeof(*t));
 	assert_non_null(t);
-	t->base = (struct stage_host){host_reserve, host_made, host_emit, host_reject, host_position,
-				      host_stored};
+	t->base = (struct stage_host){host_reserve, host_made,     host_emit,
+	                              host_reject,  host_position, host_stored};
 	t->room = room;
 	t->scratch = malloc(room);
 	assert_non_null(t->scratch);
@@ -132,9 +132,10 @@ static inline void host_free(struct test_host *t)
 	free(t);
 }
 
-/* Makes @st a stage of @ops carried by @t, with @config. The caller opens, closes and frees st->state. */
+/* Makes @st a stage of @ops carried by @t, with @config. The caller opens, closes and frees
+ * st->state. */
 static inline void host_stage(struct test_host *t, struct stage *st, const struct stage_ops *ops,
-			      const void *config)
+                              const void *config)
 {
 	memset(st, 0, sizeof(*st));
 	st->ops = ops;

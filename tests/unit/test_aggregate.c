@@ -520,18 +520,21 @@ static void test_speed(void **arg)
 	rig_close(&g);
 }
 
-/* What a step was given for record @record of chunk @chunk, parts @from to @to of it, each counted once. */
+/* What a step was given for record @record of chunk @chunk, parts @from to @to of it, each counted
+ * once. */
 static void give_parts(struct rig *g, uint64_t chunk, uint32_t record, uint32_t from, uint32_t to)
 {
 	for (uint32_t i = from; i < to; i++) {
-		g->st.origin = (struct origin){.epoch = {1}, .chunk = chunk, .record = record, .ordinal = i};
-		rig_record(g, "section", 's', i % 2 ? "libs" : "net", "Size", 'i', (int64_t)1, NULL);
+		g->st.origin = (struct origin){
+		        .epoch = {1}, .chunk = chunk, .record = record, .ordinal = i};
+		rig_record(g, "section", 's', i % 2 ? "libs" : "net", "Size", 'i', (int64_t)1,
+		           NULL);
 		assert_int_equal(g->st.ops->transform(&g->st, &g->rec), STAGE_E_ABSORBED);
 	}
 }
 
-/* A unit ends in the middle of a record (parts of it leave by a route), its worker dies, and the whole record comes
- * again: after other chunks, too. */
+/* A unit ends in the middle of a record (parts of it leave by a route), its worker dies, and the
+ * whole record comes again: after other chunks, too. */
 static void test_ends_in_record(void **arg)
 {
 	(void)arg;

@@ -1,6 +1,6 @@
 /*
- * The arena by itself: geometry, refusal of what is no arena, quotas and reserves, the order of claims, the
- * carrying out of what was committed, and what a repair counts.
+ * The arena by itself: geometry, refusal of what is no arena, quotas and reserves, the order of
+ * claims, the carrying out of what was committed, and what a repair counts.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,7 +15,8 @@
 #include "ipc/crc32c.h"
 #include "ipc/intent.h"
 
-static const struct arena_geometry geometry = {.entries = 8, .workers = 4, .buffer_size = 8192, .checked = true};
+static const struct arena_geometry geometry = {
+        .entries = 8, .workers = 4, .buffer_size = 8192, .checked = true};
 
 static int make(struct arena *a)
 {
@@ -120,7 +121,7 @@ static void test_oldest_first(void **state)
 	struct arena_handle h;
 	int fd = make(&a);
 	for (uint32_t i = 1; i <= 3; i++)
-		put(&a, i % 2, 0, i); /* two publishers, alternately */
+		put(&a, i % 2, 0, i);                              /* two publishers, alternately */
 	assert_int_equal(arena_claim(&a, 2, 2, &h), ARENA_E_NONE); /* another edge */
 	for (uint32_t i = 1; i <= 3; i++) {
 		assert_int_equal(arena_claim(&a, 2, 1, &h), 0);
@@ -253,7 +254,8 @@ static void test_slots(void **state)
 	assert_int_equal(arena_worker_assign(&a, "other", 0, &again), 0);
 	assert_int_equal(again, s[2]);
 	assert_int_equal(arena_worker(&a, again)->position[0], 0);
-	assert_int_equal(intent_begin(&a, again)->number, 2); /* a commit's name is never given twice */
+	assert_int_equal(intent_begin(&a, again)->number,
+	                 2); /* a commit's name is never given twice */
 	assert_int_equal(a.h->books[0].book[BOOK_delivered], 3);
 	drop(&a, fd);
 }
@@ -288,7 +290,8 @@ static void test_histogram(void **state)
 	assert_true(histogram_stddev(&h) > 288000 && histogram_stddev(&h) < 289000);
 }
 
-/* An edge that comes later (a reload) gets a number whose own entry is not in use by another, whose reader may be dead. */
+/* An edge that comes later (a reload) gets a number whose own entry is not in use by another, whose
+ * reader may be dead. */
 static void test_later_edge_has_its_own(void **state)
 {
 	(void)state;
@@ -308,17 +311,18 @@ static void test_later_edge_has_its_own(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_attach), cmocka_unit_test(test_later_edge_has_its_own),
-		cmocka_unit_test(test_what_is_no_arena),
-		cmocka_unit_test(test_quota_and_reserve),
-		cmocka_unit_test(test_oldest_first),
-		cmocka_unit_test(test_position_and_figures),
-		cmocka_unit_test(test_attempts),
-		cmocka_unit_test(test_a_wild_intent),
-		cmocka_unit_test(test_torn_chunk),
-		cmocka_unit_test(test_slots),
-		cmocka_unit_test(test_crc32c),
-		cmocka_unit_test(test_histogram),
+	        cmocka_unit_test(test_attach),
+	        cmocka_unit_test(test_later_edge_has_its_own),
+	        cmocka_unit_test(test_what_is_no_arena),
+	        cmocka_unit_test(test_quota_and_reserve),
+	        cmocka_unit_test(test_oldest_first),
+	        cmocka_unit_test(test_position_and_figures),
+	        cmocka_unit_test(test_attempts),
+	        cmocka_unit_test(test_a_wild_intent),
+	        cmocka_unit_test(test_torn_chunk),
+	        cmocka_unit_test(test_slots),
+	        cmocka_unit_test(test_crc32c),
+	        cmocka_unit_test(test_histogram),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

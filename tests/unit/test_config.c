@@ -192,8 +192,8 @@ static void the_log(void **state)
 	                          "consumers:\n  a: {type: null, from: [t, q], quota: 3}\n"
 	                          "  b: {type: null, from: {stage: q, full: drop}}\n");
 	static const char *const stages[] = {"p", "q", "log", "t", "a", "b", "dead"};
-	static const char *const edges[] = {"p->log",   "q->log",   "log.p->t", "log.q->a",
-	                                    "t->a",     "log.q->b", "*->dead"};
+	static const char *const edges[] = {"p->log", "q->log",   "log.p->t", "log.q->a",
+	                                    "t->a",   "log.q->b", "*->dead"};
 	assert_int_equal(cfg->n_stages, 7);
 	for (unsigned i = 0; i < 7; i++) {
 		assert_string_equal(cfg->stages[i].name, stages[i]);
@@ -859,32 +859,19 @@ static int stop(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(least),
-	        cmocka_unit_test(all_keys),
-	        cmocka_unit_test(the_log),
-	        cmocka_unit_test(wrong_sections),
-	        cmocka_unit_test(wrong_types),
-	        cmocka_unit_test(wrong_names),
-	        cmocka_unit_test(wrong_options),
-	        cmocka_unit_test(wrong_steps),
-	        cmocka_unit_test(wrong_from),
-	        cmocka_unit_test(wrong_graph),
-	        cmocka_unit_test(wrong_whole),
-	        cmocka_unit_test(all_at_once),
-	        cmocka_unit_test(steps),
-	        cmocka_unit_test(stateful),
-	        cmocka_unit_test(routes),
-	        cmocka_unit_test(codecs),
-	        cmocka_unit_test(examples),
-	        cmocka_unit_test(defaults_of_from),
-	        cmocka_unit_test(order),
-	        cmocka_unit_test(merged_pipelines),
-	        cmocka_unit_test(conf_d),
-	        cmocka_unit_test(secrets),
-	        cmocka_unit_test(hashes),
-	        cmocka_unit_test(paths),
-	        cmocka_unit_test(drawings),
-	        cmocka_unit_test(missing_file),
+	        cmocka_unit_test(least),         cmocka_unit_test(all_keys),
+	        cmocka_unit_test(the_log),       cmocka_unit_test(wrong_sections),
+	        cmocka_unit_test(wrong_types),   cmocka_unit_test(wrong_names),
+	        cmocka_unit_test(wrong_options), cmocka_unit_test(wrong_steps),
+	        cmocka_unit_test(wrong_from),    cmocka_unit_test(wrong_graph),
+	        cmocka_unit_test(wrong_whole),   cmocka_unit_test(all_at_once),
+	        cmocka_unit_test(steps),         cmocka_unit_test(stateful),
+	        cmocka_unit_test(routes),        cmocka_unit_test(codecs),
+	        cmocka_unit_test(examples),      cmocka_unit_test(defaults_of_from),
+	        cmocka_unit_test(order),         cmocka_unit_test(merged_pipelines),
+	        cmocka_unit_test(conf_d),        cmocka_unit_test(secrets),
+	        cmocka_unit_test(hashes),        cmocka_unit_test(paths),
+	        cmocka_unit_test(drawings),      cmocka_unit_test(missing_file),
 	};
 	return cmocka_run_group_tests(tests, start, stop);
 }

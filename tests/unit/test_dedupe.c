@@ -268,10 +268,10 @@ static void test_lost_power(void **arg)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_repeats), cmocka_unit_test(test_canonical),
-	        cmocka_unit_test(test_missing), cmocka_unit_test(test_lengths),
-	        cmocka_unit_test(test_units),   cmocka_unit_test(test_oldest),
-	        cmocka_unit_test(test_ttl),     cmocka_unit_test(test_full),
+	        cmocka_unit_test(test_repeats),    cmocka_unit_test(test_canonical),
+	        cmocka_unit_test(test_missing),    cmocka_unit_test(test_lengths),
+	        cmocka_unit_test(test_units),      cmocka_unit_test(test_oldest),
+	        cmocka_unit_test(test_ttl),        cmocka_unit_test(test_full),
 	        cmocka_unit_test(test_lost_power),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

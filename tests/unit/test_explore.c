@@ -1,16 +1,17 @@
 /*
  * The model check: the real arena and intent code, under every interleaving and every death.
  *
- * Workers, and the master that repairs, are coroutines over one small arena. Each fault point in the code is a
- * place where the explorer may let another one go on, or kill the one that runs: it is never resumed, the
- * master repairs it (and may be killed doing so, at each of its own steps, and begin again), and a successor
- * takes its place. A run is named by its deviations from "go on": {passage, action}; runs are enumerated
- * depth-first with at most PREEMPTIONS switches and KILLS deaths (context bounding: Musuvathi and Qadeer,
- * PLDI 2007), each from a fresh arena.
+ * Workers, and the master that repairs, are coroutines over one small arena. Each fault point in
+ * the code is a place where the explorer may let another one go on, or kill the one that runs: it
+ * is never resumed, the master repairs it (and may be killed doing so, at each of its own steps,
+ * and begin again), and a successor takes its place. A run is named by its deviations from "go on":
+ * {passage, action}; runs are enumerated depth-first with at most PREEMPTIONS switches and KILLS
+ * deaths (context bounding: Musuvathi and Qadeer, PLDI 2007), each from a fresh arena.
  *
- * Checked at every passage of every run: the books balance unless an intent is COMMITTED; no entry is
- * owned by a slot that is not there. At the end of every run: each record arrived exactly once, in order
- * where one worker feeds one reader, all entries are FREE, all intents OPEN. No run may come to a stop.
+ * Checked at every passage of every run: the books balance unless an intent is COMMITTED; no entry
+ * is owned by a slot that is not there. At the end of every run: each record arrived exactly once,
+ * in order where one worker feeds one reader, all entries are FREE, all intents OPEN. No run may
+ * come to a stop.
  *
  * EXPLORE_PREEMPTIONS and EXPLORE_KILLS in the environment widen the search (`make torture`).
  */
@@ -37,15 +38,15 @@ enum {
 	MASTER = WORKERS_MAX,
 	COROUTINES = WORKERS_MAX + 1,
 	STACK = 65536,
-	RECORDS = 4,      /* that the producer makes */
+	RECORDS = 4, /* that the producer makes */
 	PASSAGES_MAX = 4096,
 	FILE_MAX = 64,
-	KILL = 100,       /* action: kill the running one */
+	KILL = 100, /* action: kill the running one */
 };
 
 struct role {
-	char kind;         /* p, t, c (file), s (transaction); 0: none */
-	uint64_t reads;    /* edges */
+	char kind;      /* p, t, c (file), s (transaction); 0: none */
+	uint64_t reads; /* edges */
 	uint32_t writes[2];
 	unsigned n_writes;
 	unsigned per_commit; /* records a commit takes of its input; 0: all */
@@ -65,21 +66,70 @@ struct scenario {
 };
 
 static const struct scenario scenarios[] = {
-	{"line", {{'p', 0, {0}, 1, 0, 1, false, false}, {'t', 1, {1}, 1, 0, 0, false, false},
-		  {'c', 2, {0}, 0, 0, 0, false, false}}, 2, 2, 1, true, 0},
-	{"quota of one", {{'p', 0, {0}, 1, 0, 1, false, false}, {'t', 1, {1}, 1, 0, 0, false, false},
-		  {'c', 2, {0}, 0, 0, 0, false, false}}, 2, 1, 1, true, 0},
-	{"two workers", {{'p', 0, {0}, 1, 0, 1, false, false}, {'t', 1, {1}, 1, 0, 0, false, false},
-		  {'t', 1, {1}, 1, 0, 0, false, true}, {'c', 2, {0}, 0, 0, 0, false, false}}, 2, 2, 1, false, 0},
-	{"only the reserve", {{'p', 0, {0}, 1, 0, 1, false, false}, {'t', 1, {1}, 1, 0, 0, false, false},
-		  {'t', 1, {1}, 1, 0, 0, false, false}, {'c', 2, {0}, 0, 0, 0, false, false}}, 2, 9, 1, false, 2},
-	{"transaction", {{'p', 0, {0}, 1, 0, 2, false, false}, {'s', 1, {0}, 0, 0, 0, false, false}},
-		  1, 2, 1, true, 0},
-	{"fan-out, in parts", {{'p', 0, {0}, 1, 0, 2, false, false},
-		  {'t', 1, {1, 2}, 2, 1, 0, false, false},
-		  {'c', 2, {0}, 0, 0, 0, false, false}, {'s', 4, {0}, 0, 1, 0, false, false}}, 3, 1, 2, true, 0},
-	{"filter to nothing", {{'p', 0, {0}, 1, 0, 1, false, false}, {'t', 1, {1}, 1, 0, 0, true, false},
-		  {'c', 2, {0}, 0, 0, 0, false, false}}, 2, 2, 1, true, 0},
+        {"line",
+         {{'p', 0, {0}, 1, 0, 1, false, false},
+          {'t', 1, {1}, 1, 0, 0, false, false},
+          {'c', 2, {0}, 0, 0, 0, false, false}},
+         2,
+         2,
+         1,
+         true,
+         0},
+        {"quota of one",
+         {{'p', 0, {0}, 1, 0, 1, false, false},
+          {'t', 1, {1}, 1, 0, 0, false, false},
+          {'c', 2, {0}, 0, 0, 0, false, false}},
+         2,
+         1,
+         1,
+         true,
+         0},
+        {"two workers",
+         {{'p', 0, {0}, 1, 0, 1, false, false},
+          {'t', 1, {1}, 1, 0, 0, false, false},
+          {'t', 1, {1}, 1, 0, 0, false, true},
+          {'c', 2, {0}, 0, 0, 0, false, false}},
+         2,
+         2,
+         1,
+         false,
+         0},
+        {"only the reserve",
+         {{'p', 0, {0}, 1, 0, 1, false, false},
+          {'t', 1, {1}, 1, 0, 0, false, false},
+          {'t', 1, {1}, 1, 0, 0, false, false},
+          {'c', 2, {0}, 0, 0, 0, false, false}},
+         2,
+         9,
+         1,
+         false,
+         2},
+        {"transaction",
+         {{'p', 0, {0}, 1, 0, 2, false, false}, {'s', 1, {0}, 0, 0, 0, false, false}},
+         1,
+         2,
+         1,
+         true,
+         0},
+        {"fan-out, in parts",
+         {{'p', 0, {0}, 1, 0, 2, false, false},
+          {'t', 1, {1, 2}, 2, 1, 0, false, false},
+          {'c', 2, {0}, 0, 0, 0, false, false},
+          {'s', 4, {0}, 0, 1, 0, false, false}},
+         3,
+         1,
+         2,
+         true,
+         0},
+        {"filter to nothing",
+         {{'p', 0, {0}, 1, 0, 1, false, false},
+          {'t', 1, {1}, 1, 0, 0, true, false},
+          {'c', 2, {0}, 0, 0, 0, false, false}},
+         2,
+         2,
+         1,
+         true,
+         0},
 };
 
 /* ---- the world of one run ---- */
@@ -104,12 +154,15 @@ static struct {
 	bool dead[WORKERS_MAX]; /* killed, not repaired yet */
 	bool gave_back[WORKERS_MAX];
 	/* the schedule */
-	struct { unsigned passage, action; } deviation[16];
+	struct {
+		unsigned passage, action;
+	} deviation[16];
 	unsigned n_deviations, next_deviation, passage;
 	unsigned options[PASSAGES_MAX]; /* bit a coroutine that could have run, at each passage */
 	uint8_t runner[PASSAGES_MAX];
 	bool exploring, stopped_short;
-	unsigned long events, events_at_net; /* things that happened; so many when everybody waited last */
+	unsigned long events,
+	        events_at_net; /* things that happened; so many when everybody waited last */
 	unsigned long runs, passages_total;
 	char failure[256];
 } x;
@@ -121,7 +174,7 @@ static void fail_run(const char *what)
 	int n = snprintf(x.failure, sizeof(x.failure), "%s: %s; deviations:", x.sc->name, what);
 	for (unsigned i = 0; i < x.n_deviations && n < 200; i++)
 		n += snprintf(x.failure + n, sizeof(x.failure) - (size_t)n, " %u:%u",
-			      x.deviation[i].passage, x.deviation[i].action);
+		              x.deviation[i].passage, x.deviation[i].action);
 }
 
 static void check_balance(void)
@@ -290,7 +343,7 @@ static bool next_input(unsigned w, const struct role *role, struct arena_handle 
 }
 
 static unsigned transform_part(unsigned w, const struct role *role, struct arena_handle input,
-			       const struct arena_handle *out, unsigned from, unsigned n)
+                               const struct arena_handle *out, unsigned from, unsigned n)
 {
 	unsigned kept = 0;
 	for (unsigned i = from; i < from + n; i++) {
@@ -349,7 +402,7 @@ static uint32_t file_offset(unsigned w)
 }
 
 static void consume_into_file(unsigned w, struct arena_handle input, unsigned from, unsigned n,
-			      bool whole)
+                              bool whole)
 {
 	uint32_t at = file_offset(w);
 	FAULT(deliver);
@@ -368,7 +421,7 @@ static void consume_into_file(unsigned w, struct arena_handle input, unsigned fr
 }
 
 static void consume_into_table(unsigned w, struct arena_handle input, unsigned from, unsigned n,
-			       bool whole)
+                               bool whole)
 {
 	struct intent *in = intent_begin(&x.arena, w);
 	intent_input(in, input, whole ? INTENT_FREE : INTENT_ADVANCE, from + n, 0, 0);
@@ -398,8 +451,8 @@ static void consume(unsigned w, const struct role *role)
 		unsigned at = x.arena.facts[input.entry].reached_record;
 		while (at < total) {
 			unsigned n = role->per_commit ? role->per_commit : total - at;
-			(role->kind == 'c' ? consume_into_file : consume_into_table)(
-				w, input, at, n, at + n == total);
+			(role->kind == 'c' ? consume_into_file
+			                   : consume_into_table)(w, input, at, n, at + n == total);
 			at += n;
 		}
 	}
@@ -462,7 +515,8 @@ static void start(unsigned i)
 
 static void reset(void)
 {
-	/* of a slot, what a run can change: everything before the patches, and the position's first bytes */
+	/* of a slot, what a run can change: everything before the patches, and the position's first
+	 * bytes */
 	size_t head = offsetof(struct arena_worker, intent) + offsetof(struct intent, patches);
 	memcpy(x.memory, x.clean, offsetof(struct arena_header, edges));
 	for (unsigned w = 0; w < WORKERS_MAX; w++) {
@@ -471,12 +525,12 @@ static void reset(void)
 		memcpy((char *)x.memory + at + committed, (char *)x.clean + at + committed,
 		       offsetof(struct arena_worker, stats) - committed);
 		size_t intent = offsetof(struct arena_worker, intent);
-		memcpy((char *)x.memory + at + intent, (char *)x.clean + at + intent, head - intent);
+		memcpy((char *)x.memory + at + intent, (char *)x.clean + at + intent,
+		       head - intent);
 		memset(arena_worker(&x.arena, w)->position, 0, 8);
 	}
 	size_t ledger = x.arena.h->words_at;
-	memcpy((char *)x.memory + ledger, (char *)x.clean + ledger,
-	       x.arena.h->buffers_at - ledger);
+	memcpy((char *)x.memory + ledger, (char *)x.clean + ledger, x.arena.h->buffers_at - ledger);
 	memset(x.file, 0, sizeof(x.file));
 	memset(x.file_len, 0, sizeof(x.file_len));
 	memset(x.db_number, 0, sizeof(x.db_number));
@@ -522,7 +576,8 @@ static void run_once(void)
 			fail_run("everybody waits: deadlock");
 			break;
 		}
-		if (!set) { /* the sleep's timeout: a doorbell that rang before its worker lay down is lost */
+		if (!set) { /* the sleep's timeout: a doorbell that rang before its worker lay down
+			       is lost */
 			wake_all();
 			x.events_at_net = x.events;
 			continue;
@@ -595,7 +650,8 @@ static void explore(unsigned preemptions, unsigned kills)
 	for (unsigned p = from; p < n && !x.failure[0]; p++)
 		for (unsigned act = 0; act <= COROUTINES && !x.failure[0]; act++) {
 			bool kill = act == COROUTINES;
-			if (kill ? !kills : !preemptions || act == runner[p] || !(options[p] >> act & 1))
+			if (kill ? !kills
+			         : !preemptions || act == runner[p] || !(options[p] >> act & 1))
 				continue;
 			x.deviation[x.n_deviations].passage = p;
 			x.deviation[x.n_deviations++].action = kill ? KILL : act;
@@ -615,7 +671,9 @@ static unsigned bound(const char *name, unsigned def)
 static void prepare(const struct scenario *sc)
 {
 	static char stacks[COROUTINES][STACK];
-	struct arena_geometry g = {.entries = sc->entries ? sc->entries : 5, .workers = WORKERS_MAX, .buffer_size = 4096};
+	struct arena_geometry g = {.entries = sc->entries ? sc->entries : 5,
+	                           .workers = WORKERS_MAX,
+	                           .buffer_size = 4096};
 	x.sc = sc;
 	x.size = arena_bytes(&g);
 	x.memory = mmap(NULL, x.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -639,8 +697,8 @@ static void explore_scenario(const struct scenario *sc, unsigned preemptions, un
 	x.runs = x.passages_total = 0;
 	x.n_deviations = 0;
 	explore(preemptions, kills);
-	printf("%-20s %u switches, %u deaths: %lu runs, %lu passages\n", sc->name, preemptions, kills,
-	       x.runs, x.passages_total);
+	printf("%-20s %u switches, %u deaths: %lu runs, %lu passages\n", sc->name, preemptions,
+	       kills, x.runs, x.passages_total);
 	if (x.failure[0])
 		fail_msg("%s", x.failure);
 	assert_true(x.runs > 100);
@@ -679,7 +737,8 @@ static uint64_t figure(enum book which)
 	return n;
 }
 
-/* A slot is retired and a chunk discarded; the master dies at its nth step, the next one goes on. */
+/* A slot is retired and a chunk discarded; the master dies at its nth step, the next one goes on.
+ */
 static bool retire_dying_at(unsigned n)
 {
 	uint32_t slot;
@@ -730,10 +789,10 @@ static void test_retire(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_retire),
-		cmocka_unit_test(test_all_interleavings),
-		cmocka_unit_test(test_two_deaths),
-		cmocka_unit_test(test_switch_and_death),
+	        cmocka_unit_test(test_retire),
+	        cmocka_unit_test(test_all_interleavings),
+	        cmocka_unit_test(test_two_deaths),
+	        cmocka_unit_test(test_switch_and_death),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

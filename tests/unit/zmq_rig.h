@@ -42,9 +42,8 @@ struct rig {
 };
 
 /* Log lines of the stage under test are of no interest here. */
-__attribute__((weak, format(printf, 3, 4))) void log_write(struct log_site *site,
-							   enum log_level level, const char *fmt,
-							   ...)
+__attribute__((weak, format(printf, 3, 4))) void
+log_write(struct log_site *site, enum log_level level, const char *fmt, ...)
 {
 	(void)site;
 	(void)level;
