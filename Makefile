@@ -126,7 +126,7 @@ $(BUILD)/tests/%: tests/unit/%.c $(LIB) | $(STAMP_CHECK) $(BUILD)/pkg.libs
 # The explorer stops at the fault points of arena and intents, so it has these files built its own way. (Not
 # named in the object files' dependencies, hence the headers here.)
 EXPLORED := ipc/arena.c ipc/arena_map.c ipc/intent.c ipc/crc32c.c ipc/stats.c
-$(BUILD)/tests/test_explore: tests/unit/test_explore.c $(EXPLORED) $(wildcard ipc/*.h ipc/*.def) \
+$(BUILD)/tests/test_explore: tests/unit/test_explore.c tests/unit/explore.h $(EXPLORED) $(wildcard ipc/*.h ipc/*.def) \
 		$(BUILD)/flags | $(STAMP_CHECK) $(BUILD)/pkg.cflags
 	@mkdir -p $(@D)
 	$(call TELL,LINK $@)

@@ -11,7 +11,7 @@
  *   SLUICE_FAULT_STATE  a file that keeps the counts, so that N is counted over all processes and
  * restarts of a daemon, and that says afterwards how often each role passed each point
  *
- * The explorer (tests/unit/test_explore.c) brings a fault_hit() of its own.
+ * The explorer (tests/unit/explore.h) brings a fault_hit() of its own.
  */
 #pragma once
 
