@@ -266,14 +266,14 @@ static void write_stage(const struct master *m, unsigned stage, int64_t now, str
 void report_status(const struct master *m, struct json *j)
 {
 	char dead[PATH_MAX]; /* a relative path would mean nothing to who asks */
-	int64_t now = master_now();
+	int64_t now = master_now(), started_ms = m->started_at / 1000000;
 	json_open(j, NULL, '{');
 	json_text(j, "state", master_state_name(m->state));
 	json_text(j, "why", m->why);
 	json_text(j, "version", SLUICE_VERSION);
 	json_int(j, "pid", getpid());
 	json_num(j, "uptime_s", report_since(now, m->started));
-	json_num(j, "started_at", (double)(m->started_at / 1000000) / 1e3);
+	json_num(j, "started_at", (double)started_ms / 1e3);
 	json_text(j, "config", m->config->path);
 	json_uint(j, "pipelines", m->config->n_pipelines);
 	json_bool(j, "drained", m->drained);

@@ -34,3 +34,11 @@ static inline void err_close_p(const int *fd)
 #define _cleanup_(f)    __attribute__((cleanup(f)))
 #define _cleanup_free_  _cleanup_(err_free_p)
 #define _cleanup_close_ _cleanup_(err_close_p)
+
+/* The descriptor, which _cleanup_close_ then leaves open. */
+static inline int err_take_fd(int *fd)
+{
+	int taken = *fd;
+	*fd = -1;
+	return taken;
+}

@@ -211,7 +211,7 @@ static const char *match_reference(struct matcher *m, const char *s, char digit)
 	if (i < 0 || i >= m->n || m->cap[i].len == CAPTURE_OPEN)
 		luaL_error(m->L, "invalid capture index %%%d", i + 1);
 	size_t len = m->cap[i].len < 0 ? 0 : (size_t)m->cap[i].len;
-	lua_box_charge(m->L, (double)(len / 16));
+	lua_box_charge(m->L, (double)len / 16);
 	if ((size_t)(m->send - s) < len || (len && memcmp(m->cap[i].at, s, len) != 0))
 		return NULL;
 	return s + len;

@@ -218,8 +218,7 @@ static int open_path(struct stage *st, struct stat *sb)
 		                 cfg->path);
 	if (cfg->sync && file_rotate_sync_dir(cfg->path) < 0)
 		return file_out_unreachable(st, "its directory cannot be synced", errno);
-	((struct file_out_state *)st->state)->fd = fd;
-	fd = -1;
+	((struct file_out_state *)st->state)->fd = err_take_fd(&fd);
 	return 0;
 }
 

@@ -1,109 +1,9 @@
 /*
  * The control socket with clients as they come: garbage, long lines, slow ones, too many,
- * half-closed ones; taps and reloads; who may change what; the socket file of a dead daemon. One
- * thread: the test is the client and turns the event loop while it waits, so nothing depends on
- * timing.
+ * half-closed ones; reloads; who may change what; the socket file of a dead daemon. Taps are
+ * test_control_tap's.
  */
-#include "master_rig.h"
-
-#include <fcntl.h>
-#include <poll.h>
-#include <string.h>
-#include <sys/un.h>
-#include <time.h>
-
-#include "daemon/control_parts.h"
-#include "daemon/doc.h"
-
-enum {
-	PATIENCE_S = 20,
-};
-
-static char dir[64];
-static char path[96];
-
-static double seconds(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
-
-/* Lets the daemon work once, for at most 10 ms. */
-static void turn(struct rig *r)
-{
-	assert_true(sd_event_run(r->m.event, 10000) >= 0);
-}
-
-#define TURN_UNTIL(r, condition)        \
- do {                                   \
-  double end_ = seconds() + PATIENCE_S; \
-  while (!(condition)) {                \
-   assert_true(seconds() < end_);       \
-   turn(r);                             \
-  }                                     \
- } while (0)
-
-static int client(void)
-{
-	struct sockaddr_un sa = {.sun_family = AF_UNIX};
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	assert_true(fd >= 0);
-	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", path);
-	assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
-	return fd;
-}
-
-static void say(int fd, const char *text)
-{
-	assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), (ssize_t)strlen(text));
-}
-
-/* The next line, without its newline; NULL: the daemon has ended the connection. Static. */
-static const char *answer(struct rig *r, int fd)
-{
-	static char line[1 << 20];
-	size_t n = 0;
-	double end = seconds() + PATIENCE_S;
-	while (seconds() < end) {
-		ssize_t got = recv(fd, line + n, 1, 0);
-		if (got == 0 || (got < 0 && errno == ECONNRESET))
-			return NULL;
-		if (got < 0) {
-			turn(r);
-			continue;
-		}
-		if (line[n] == '\n') {
-			line[n] = '\0';
-			return line;
-		}
-		assert_true(++n < sizeof(line));
-	}
-	fail_msg("no answer");
-	return NULL;
-}
-
-/* The member @key of the next answer, as text ("" when it is none). Static. */
-static const char *answer_text(struct rig *r, int fd, const char *key)
-{
-	static char text[2048];
-	struct buf store = {0};
-	struct doc d;
-	const char *line = answer(r, fd);
-	assert_non_null(line);
-	if (doc_parse(&store, line, strlen(line), &d) != 0)
-		fail_msg("no JSON: %s", line);
-	doc_copy(doc_at(d, key), text, sizeof(text));
-	buf_deinit(&store);
-	return text;
-}
-
-static void assert_refused(struct rig *r, int fd, const char *why)
-{
-	const char *text = answer_text(r, fd, "error");
-	if (!strstr(text, why))
-		fail_msg("expected a refusal with \"%s\", got \"%s\"", why, text);
-}
+#include "control_rig.h"
 
 /* ---- requests ---- */
 
@@ -316,118 +216,6 @@ static void a_reload_without_its_client(void **state)
 	control_reloaded(&r->m, NULL);
 }
 
-/* ---- tap ---- */
-
-static void tapped(struct rig *r, unsigned stage, const char *json)
-{
-	control_tapped(&r->m, rig_slot(r, stage, 0), json, strlen(json));
-}
-
-static void taps(void **state)
-{
-	struct rig *r = *state;
-	int a = client(), b = client();
-	say(a, "tap mid -n 2\n");
-	TURN_UNTIL(r, strcmp(r->called, "tap mid 2") == 0);
-	say(b, "tap mid 3\n");
-	TURN_UNTIL(r, strcmp(r->called, "tap mid 3") == 0); /* the most that somebody wants */
-	tapped(r, RIG_MID, "{\"n\":1}\n");
-	tapped(r, RIG_IN, "{\"n\":100}"); /* another stage's */
-	tapped(r, RIG_MID, "{\"n\":2}");
-	tapped(r, RIG_MID, "{\"n\":3}");
-	assert_string_equal(answer(r, a), "{\"n\":1}");
-	assert_string_equal(answer(r, a), "{\"n\":2}");
-	assert_string_equal(answer(r, a), "{\"tapped\":2,\"missed\":0,\"end\":true}");
-	assert_string_equal(answer(r, b), "{\"n\":1}");
-	assert_string_equal(answer(r, b), "{\"n\":2}");
-	assert_string_equal(answer(r, b), "{\"n\":3}");
-	assert_string_equal(answer(r, b), "{\"tapped\":3,\"missed\":0,\"end\":true}");
-	assert_string_equal(r->called, "tap mid 0"); /* nobody wants more */
-	say(a, "tap mid\n");
-	TURN_UNTIL(r, strcmp(r->called, "tap mid 10") == 0);
-	tapped(r, RIG_MID, "{\"n\":4}");
-	say(a, "status\n"); /* another request ends the tap */
-	assert_string_equal(answer(r, a), "{\"n\":4}");
-	assert_string_equal(answer(r, a), "{\"tapped\":1,\"missed\":0,\"end\":true}");
-	assert_string_equal(answer_text(r, a, "state"), "running");
-	say(a, "tap mid -n 0\n");
-	assert_refused(r, a, "expected tap");
-	r->answer = 1;
-	r->why = "not of a consumer";
-	say(a, "tap out\n");
-	assert_refused(r, a, "not of a consumer");
-	close(a);
-	close(b);
-}
-
-static void what_is_no_record_is_not_passed_on(void **state)
-{
-	struct rig *r = *state;
-	const char *const bad[] = {
-	        "", "{", "\n\n", "[1]", "{}\n{}", "{\"a\":\"\033\"}", "{\"a\":\"\xff\"}", "x{}"};
-	int fd = client();
-	say(fd, "tap mid -n 1\n");
-	TURN_UNTIL(r, strcmp(r->called, "tap mid 1") == 0);
-	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
-		tapped(r, RIG_MID, bad[i]);
-	control_tapped(&r->m, 4000000, "{}", 2);
-	tapped(r, RIG_MID, "{}");
-	assert_string_equal(answer(r, fd), "{}");
-	close(fd);
-}
-
-/* A client that taps and leaves takes its wish back; one that half-closes gets all and the end. */
-static void taps_and_leaving(void **state)
-{
-	struct rig *r = *state;
-	int fd = client();
-	say(fd, "tap mid -n 5\n");
-	TURN_UNTIL(r, strcmp(r->called, "tap mid 5") == 0);
-	close(fd);
-	TURN_UNTIL(r, strcmp(r->called, "tap mid 0") == 0);
-	assert_int_equal(r->m.control->n_clients, 0);
-	fd = client();
-	say(fd, "tap mid -n 1\n");
-	shutdown(fd, SHUT_WR);
-	TURN_UNTIL(r, strcmp(r->called, "tap mid 1") == 0);
-	turn(r);
-	tapped(r, RIG_MID, "{\"n\":1}");
-	assert_string_equal(answer(r, fd), "{\"n\":1}");
-	assert_non_null(strstr(answer(r, fd), "\"end\":true"));
-	assert_null(answer(r, fd));
-	close(fd);
-}
-
-/* A tapping client that does not read: what it may pile up is bounded, the rest is missed and
- * counted. */
-static void a_slow_tap_is_bounded(void **state)
-{
-	struct rig *r = *state;
-	enum { N = 4000, SIZE = 1000 };
-	static char record[SIZE + 1];
-	int fd = client();
-	memset(record, 'x', SIZE);
-	memcpy(record, "{\"a\":\"", 6);
-	memcpy(record + SIZE - 2, "\"}", 3);
-	say(fd, "tap mid -n 1000000\n");
-	TURN_UNTIL(r, strcmp(r->called, "tap mid 1000000") == 0);
-	for (unsigned i = 0; i < N; i++)
-		tapped(r, RIG_MID, record);
-	struct client *c = r->m.control->clients[0];
-	assert_true(c->tap_missed > 0);
-	assert_true(c->out.len - c->sent <= CONTROL_PENDING_MAX);
-	assert_int_equal(c->tapped + c->tap_missed, N);
-	assert_true(c->out.cap <= 4 * CONTROL_PENDING_MAX);
-	unsigned missed = (unsigned)c->tap_missed, got = c->tapped;
-	for (unsigned i = 0; i < got; i++)
-		assert_string_equal(answer(r, fd), record);
-	say(fd, "status\n");
-	char want[128];
-	snprintf(want, sizeof(want), "{\"tapped\":%u,\"missed\":%u,\"end\":true}", got, missed);
-	assert_string_equal(answer(r, fd), want);
-	close(fd);
-}
-
 /* ---- clients that try the daemon's patience ---- */
 
 /* Asks and asks and reads nothing: it is not read further, and others are served. */
@@ -507,19 +295,6 @@ static void silence(void **state)
 	close(quiet);
 }
 
-static void ends_taps_when_the_daemon_stops(void **state)
-{
-	struct rig *r = *state;
-	int fd = client();
-	say(fd, "tap mid -n 5\n");
-	TURN_UNTIL(r, strcmp(r->called, "tap mid 5") == 0);
-	control_close(&r->m);
-	assert_non_null(strstr(answer(r, fd), "\"end\":true"));
-	assert_null(answer(r, fd));
-	close(fd);
-	assert_int_equal(access(path, F_OK), -1);
-}
-
 /* ---- the socket file ---- */
 
 static void the_file_and_its_mode(void **state)
@@ -593,36 +368,8 @@ static void paths_that_are_too_long(void **state)
 	control_listen_close(&l);
 }
 
-/* ---- */
-
-static int setup(void **state)
-{
-	struct rig *r = rig_new();
-	r->cfg.control_socket = path;
-	r->cfg.control_mode = 0640;
-	assert_true(sd_event_new(&r->m.event) >= 0);
-	assert_int_equal(control_open(&r->m), 0);
-	*state = r;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct rig *r = *state;
-	control_close(&r->m);
-	sd_event_unref(r->m.event);
-	rig_free(r);
-	return 0;
-}
-
-#define WITH_CONTROL(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-
 int main(void)
 {
-	snprintf(dir, sizeof(dir), "/tmp/sluice-test-control-XXXXXX");
-	if (!mkdtemp(dir))
-		return 1;
-	snprintf(path, sizeof(path), "%s/control.sock", dir);
 	const struct CMUnitTest tests[] = {
 	        WITH_CONTROL(answers_questions),
 	        WITH_CONTROL(refuses_nonsense),
@@ -633,22 +380,14 @@ int main(void)
 	        WITH_CONTROL(a_strangers_change_does_not_arrive),
 	        WITH_CONTROL(a_reload_answers_at_its_end),
 	        WITH_CONTROL(a_reload_without_its_client),
-	        WITH_CONTROL(taps),
-	        WITH_CONTROL(what_is_no_record_is_not_passed_on),
-	        WITH_CONTROL(taps_and_leaving),
-	        WITH_CONTROL(a_slow_tap_is_bounded),
 	        WITH_CONTROL(a_client_that_never_reads),
 	        WITH_CONTROL(too_many),
 	        WITH_CONTROL(silence),
-	        WITH_CONTROL(ends_taps_when_the_daemon_stops),
 	        WITH_CONTROL(the_file_and_its_mode),
 	        WITH_CONTROL(a_living_daemons_socket_is_left_alone),
 	        WITH_CONTROL(a_dead_daemons_socket_is_replaced),
 	        WITH_CONTROL(what_is_no_socket_is_not_removed),
 	        WITH_CONTROL(paths_that_are_too_long),
 	};
-	int failed = cmocka_run_group_tests(tests, NULL, NULL);
-	char command[128];
-	snprintf(command, sizeof(command), "rm -rf %s", dir);
-	return system(command) == 0 ? failed : 1;
+	return RUN_WITH_CONTROL(tests);
 }
