@@ -468,6 +468,19 @@ static void forget_completed(struct master *m)
 	}
 }
 
+/* The places that stages only ever find: state and dead letters. What cannot be made now, on a disk that is not
+ * there yet, its stage asks for again and says so. */
+static void make_places(const struct config *cfg)
+{
+	make_parents(cfg->state_path);
+	make_parents(cfg->dead_path);
+	if (mkdir(cfg->state_path, 0700) < 0 && errno != EEXIST)
+		log_warning("cannot make state directory %s: %s", cfg->state_path, strerror(errno));
+	if (mkdir(cfg->dead_path, 0750) < 0 && errno != EEXIST)
+		log_warning("cannot make directory %s for dead letters: %s", cfg->dead_path,
+			    strerror(errno));
+}
+
 int home_open(struct master *m)
 {
 	struct arena_geometry g;
@@ -477,6 +490,7 @@ int home_open(struct master *m)
 		r = lock(m);
 	if (r < 0)
 		return r;
+	make_places(m->config);
 	wanted(m->config, &g);
 	r = m->config->arena_path ? open_file_arena(m, &g) : open_memfd_arena(m, &g);
 	if (r == 0)
