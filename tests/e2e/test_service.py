@@ -13,6 +13,7 @@ import grp
 import json
 import os
 import pathlib
+import platform
 import shutil
 import signal
 import subprocess
@@ -60,6 +61,91 @@ def test_package_in_a_box():
         pytest.skip("no debhelper here")
     subprocess.run(["make", "-s", "deb"], cwd=ROOT, check=True, capture_output=True)
     run_in_box("package and not box")
+
+
+@pytest.fixture
+def bare():
+    """A minimal Debian of this release, with what the package needs in apt's cache; made once, by debootstrap."""
+    box_or_skip()
+    release = platform.freedesktop_os_release()
+    if not shutil.which("debootstrap") or not shutil.which("dh") or release["ID"] != "debian":
+        pytest.skip("no debootstrap, no debhelper or no Debian here")
+    subprocess.run(["make", "-s", "deb"], cwd=ROOT, check=True, capture_output=True)
+    deb = next((ROOT / "build" / "deb").glob("sluice_*.deb"))
+    root = ROOT / "build" / f"bare-{release['VERSION_CODENAME']}"
+    if not root.exists():
+        half = root.with_suffix(".half")
+        shutil.rmtree(half, ignore_errors=True)
+        p = subprocess.run(["debootstrap", "--variant=minbase", "--include=systemd,systemd-sysv,dbus",
+                            release["VERSION_CODENAME"], half], capture_output=True, text=True)
+        if p.returncode != 0:
+            pytest.skip(f"debootstrap: {p.stdout[-300:]}{p.stderr[-300:]}")
+        half.rename(root)
+    shutil.copy(deb, root / "root/sluice.deb")
+    fetch = ["chroot", root, "apt-get", "install", "-y", "--no-install-recommends", "--download-only",
+             "/root/sluice.deb"]
+    p = subprocess.run(fetch, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
+    if "Unable to fetch" in p.stderr or "Could not resolve" in p.stderr:
+        pytest.skip(f"no network: {p.stderr[-300:]}")
+    assert p.returncode == 0, p.stdout[-3000:] + p.stderr[-3000:]
+    return root
+
+
+# what happens on the bare system; every step must succeed
+BARE = r"""
+set -eux
+export LC_ALL=C DEBIAN_FRONTEND=noninteractive
+not() { if "$@"; then return 1; fi; }
+ours() { find / -xdev -iname '*sluice*' ! -path '/root/*'; }
+test -z "$(ours)"
+apt-get install -y --no-install-recommends /root/sluice.deb
+systemctl is-enabled sluiced
+systemctl is-active sluiced
+seq 100000 | awk '{printf "{\"id\":%d,\"text\":\"r%d\"}\n", $1, $1 * 7}' >/root/in
+out=/var/lib/sluice/records.jsonl
+all() { for _ in $(seq 300); do cmp -s /root/in $out && return; sleep 0.1; done; cmp /root/in $out; }
+feed() { sluicectl send --to tcp://127.0.0.1:5555 --ack --id one --quiet /root/in; }
+feed
+all
+sluicectl status
+sluicectl audit
+systemctl restart sluiced
+feed                              # the same again: known, over a restart
+sluicectl drain
+all
+systemctl stop sluiced
+systemctl start sluiced
+feed                              # and over a stop
+sluicectl drain
+all
+sluicectl audit
+test -z "$(systemctl --failed --no-legend)"
+dpkg -r sluice                    # without the programs the data stay
+not systemctl is-active sluiced
+getent passwd sluice
+all
+apt-get install -y --no-install-recommends /root/sluice.deb
+systemctl start sluiced
+sluicectl audit
+apt-get purge -y sluice
+ours
+test -z "$(ours)"
+not getent passwd sluice
+not getent group sluice
+test ! -e /run/sluice
+test "$(systemctl show -P LoadState sluiced)" = not-found
+test -z "$(systemctl list-units --all --no-legend '*sluice*')"
+not grep -l '^sluice' /proc/[0-9]*/comm
+echo all of it
+"""
+
+
+@outside
+def test_package_on_a_bare_debian(bare):
+    p = subprocess.run([TOOL, "run", "-t", "200", "--root", bare, "--", "/bin/bash", "-c", BARE],
+                       capture_output=True, text=True)
+    print(p.stdout[-9000:], p.stderr[-9000:])
+    assert p.returncode == 0 and p.stdout.endswith("all of it\n"), p.stdout[-3000:] + p.stderr[-3000:]
 
 
 @outside
