@@ -468,8 +468,8 @@ static void forget_completed(struct master *m)
 	}
 }
 
-/* The places that stages only ever find: state and dead letters. What cannot be made now, on a disk that is not
- * there yet, its stage asks for again and says so. */
+/* The places that stages only ever find: state and dead letters. What cannot be made now, on a disk
+ * that is not there yet, its stage asks for again and says so. */
 static void make_places(const struct config *cfg)
 {
 	make_parents(cfg->state_path);
@@ -478,7 +478,7 @@ static void make_places(const struct config *cfg)
 		log_warning("cannot make state directory %s: %s", cfg->state_path, strerror(errno));
 	if (mkdir(cfg->dead_path, 0750) < 0 && errno != EEXIST)
 		log_warning("cannot make directory %s for dead letters: %s", cfg->dead_path,
-			    strerror(errno));
+		            strerror(errno));
 }
 
 int home_open(struct master *m)
