@@ -13,6 +13,7 @@
 #include "daemon/config.h"
 #include "daemon/ctl.h"
 #include "daemon/deadletter.h"
+#include "ipc/clock.h"
 
 enum {
 	PURGE_TRIES = 40,
@@ -57,9 +58,7 @@ static bool read_duration(const char *text, int64_t *ns)
 
 static int64_t ago(int64_t ns)
 {
-	struct timespec ts;
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec - ns;
+	return clock_realtime() - ns;
 }
 
 int ctl_dead_failed(const char *path, int error)

@@ -51,7 +51,7 @@ static int put_back(struct log_run *l, const struct wal_entry *e, const struct t
 	                        .crc = e->crc,
 	                        .origin_worker = log_slot_of(l, &l->wal.position[e->who]),
 	                        .origin_commit = e->commit,
-	                        .born = worker_monotonic()};
+	                        .born = clock_monotonic()};
 	struct intent *in = intent_begin(a, l->w->slot);
 	uint8_t *p = t->n_out ? arena_buffer(a, l->out[t->out].entry) : NULL;
 	int r = p ? wal_read(&l->wal, e, p) : 0;

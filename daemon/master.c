@@ -19,6 +19,7 @@
 #include "daemon/control.h"
 #include "daemon/notify.h"
 #include "daemon/replay.h"
+#include "ipc/clock.h"
 #include "ipc/fault.h"
 #include "ipc/log.h"
 
@@ -32,9 +33,7 @@ enum {
 
 int64_t master_now(void)
 {
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * SECOND + ts.tv_nsec;
+	return clock_monotonic();
 }
 
 const char *master_state_name(enum master_state s)
@@ -308,8 +307,6 @@ static int start(struct master *m)
 
 int master_run(struct config *config, bool until_done)
 {
-	struct timespec ts;
-	clock_gettime(CLOCK_REALTIME, &ts);
 	struct master *m = calloc(1, sizeof(*m));
 	if (!m)
 		return 1;
@@ -317,7 +314,7 @@ int master_run(struct config *config, bool until_done)
 	m->until_done = until_done;
 	m->lock_fd = m->arena.fd = -1;
 	m->started = master_now();
-	m->started_at = (int64_t)ts.tv_sec * SECOND + ts.tv_nsec;
+	m->started_at = clock_realtime();
 	m->why = "starting";
 	fault_role("master");
 	int r = start(m);

@@ -6,11 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "daemon/config.h"
 #include "ipc/arena.h"
+#include "ipc/clock.h"
 #include "stages/state.h"
 
 struct config *offline_load(const char *path)
@@ -137,10 +137,9 @@ static int try_with(struct config *cfg, const struct config_stage *s)
 	struct trial t = {.host = {.emit = trial_emit, .reject = trial_reject}, .stage = s};
 	struct chain ch = {0};
 	struct buf input = {0};
-	struct timespec now;
 	const uint8_t epoch[16] = {0};
 	char dir[] = "/tmp/sluice-try-XXXXXX";
-	clock_gettime(CLOCK_REALTIME, &now);
+	int64_t now = clock_realtime();
 	int r = codec_init(&t.json, codec_find("json"), NULL, cfg->arena_buffer);
 	struct state_env *env = NULL;
 	if (r == 0 && s->stateful && mkdtemp(dir))
@@ -153,7 +152,7 @@ static int try_with(struct config *cfg, const struct config_stage *s)
 		r = chain_open(&ch);
 	if (r == 0)
 		r = read_all(0, &input);
-	chain_chunk(&ch, (int64_t)now.tv_sec * 1000000000 + now.tv_nsec, epoch, 1);
+	chain_chunk(&ch, now, epoch, 1);
 	if (r == 0)
 		r = try_all(&t, &ch, &input);
 	fprintf(stderr, "%llu in, %llu out, %llu rejected\n", (unsigned long long)t.in,

@@ -84,7 +84,7 @@ static int try_unit(struct worker *w, struct pace *pace, bool give_up)
 {
 	uint32_t taken = 0;
 	int r = 0;
-	w->st.now = worker_realtime();
+	w->st.now = clock_realtime();
 	/* what is given up goes to the dead letters: the stage, which may still be out of reach,
 	 * has no part in it */
 	if (!give_up && w->stage->ops->begin && (r = w->stage->ops->begin(&w->st)) < 0)
@@ -132,7 +132,7 @@ static void tell(struct worker *w, struct pace *pace, int answer)
 {
 	if (answer != STAGE_E_UNREACHABLE) {
 		log_warning("tried again: %s", w->st.why);
-	} else if (!pace->told && worker_monotonic() - pace->since >= OUTAGE) {
+	} else if (!pace->told && clock_monotonic() - pace->since >= OUTAGE) {
 		log_warning("not reachable: %s", w->st.why);
 		pace->told = true;
 	}
@@ -141,10 +141,10 @@ static void tell(struct worker *w, struct pace *pace, int answer)
 /* Ends early when a descriptor says that the outside has moved. */
 static void pause_before_next(struct worker *w, struct pace *pace, int answer)
 {
-	int64_t end = worker_monotonic() + back_off(&w->stage->retry, pace->pauses++);
+	int64_t end = clock_monotonic() + back_off(&w->stage->retry, pace->pauses++);
 	bool moved = false;
 	if (!pace->since)
-		pace->since = worker_monotonic();
+		pace->since = clock_monotonic();
 	stats_add(&w->me->stats, STAT_retries, 1);
 	if (answer == STAGE_E_UNREACHABLE)
 		stats_add(&w->me->stats, STAT_errors_peer, 1);
@@ -154,11 +154,11 @@ static void pause_before_next(struct worker *w, struct pace *pace, int answer)
 		enum worker_order o = worker_order(w);
 		if (o == ORDER_STOP || o == ORDER_PAUSE)
 			break;
-		int64_t left = end - worker_monotonic();
+		int64_t left = end - clock_monotonic();
 		int r = worker_sleep(w, WAITING_NOT, w->st.fds, w->st.n_fds,
 		                     left < LINK_NET_NS ? left : LINK_NET_NS, NULL, NULL);
 		moved = r > 0 && answer == STAGE_E_UNREACHABLE;
-	} while (!moved && worker_monotonic() < end);
+	} while (!moved && clock_monotonic() < end);
 }
 
 /* What to do about a failed try. True: give the (single) record up as a dead letter. */
@@ -169,7 +169,7 @@ static bool after_failure(struct worker *w, struct pace *pace, int answer)
 		w->stage->ops->rollback(&w->st);
 	unit_rewind(w);
 	bool patience_over = s->give_up_after && pace->since &&
-	                     worker_monotonic() - pace->since > s->give_up_after;
+	                     clock_monotonic() - pace->since > s->give_up_after;
 	if (answer == STAGE_E_RETRY && ++pace->attempts >= (unsigned)s->retry.attempts) {
 		if (pace->single || (w->n_in == 1 && w->in[0].records - w->in[0].record == 1))
 			return true;
@@ -185,7 +185,7 @@ static bool after_failure(struct worker *w, struct pace *pace, int answer)
 static int deliver_unit(struct worker *w, struct pace *pace)
 {
 	bool give_up = false;
-	int64_t from = worker_monotonic();
+	int64_t from = clock_monotonic();
 	for (;;) {
 		enum worker_order o = worker_order(w);
 		if (o == ORDER_STOP || o == ORDER_PAUSE) {
@@ -201,7 +201,7 @@ static int deliver_unit(struct worker *w, struct pace *pace)
 	}
 	uint64_t n = w->book[BOOK_delivered] + w->book[BOOK_letters];
 	if (n)
-		histogram_add(&w->me->stats.work, (uint64_t)(worker_monotonic() - from) / n, n);
+		histogram_add(&w->me->stats.work, (uint64_t)(clock_monotonic() - from) / n, n);
 	worker_activity(w, ACTIVITY_WORKING, NULL);
 	bool last_done = w->in[w->n_in - 1].done;
 	int r = unit_commit(w);
@@ -223,9 +223,9 @@ static bool work_to_do(struct worker *w, void *arg)
 
 static int timed(struct worker *w)
 {
-	if (!w->stage->ops->tick || !w->st.deadline || worker_monotonic() < w->st.deadline)
+	if (!w->stage->ops->tick || !w->st.deadline || clock_monotonic() < w->st.deadline)
 		return 0;
-	w->st.now = worker_realtime();
+	w->st.now = clock_realtime();
 	int r = w->stage->ops->tick(&w->st);
 	return r < 0 ? r : unit_commit(w);
 }
@@ -246,7 +246,7 @@ static int idle(struct worker *w)
 			worker_leave(w, WORKER_EXIT_ENDED);
 		return r;
 	}
-	int64_t now = worker_monotonic(), timeout = LINK_NET_NS;
+	int64_t now = clock_monotonic(), timeout = LINK_NET_NS;
 	if (w->st.deadline && w->st.deadline - now < timeout)
 		timeout = w->st.deadline - now;
 	worker_activity(w, ACTIVITY_IDLE, NULL);

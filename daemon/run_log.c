@@ -106,7 +106,7 @@ static void move_need(struct log_run *l)
 
 static int checkpoint(struct log_run *l)
 {
-	l->checked = worker_monotonic();
+	l->checked = clock_monotonic();
 	return l->wal.need > l->wal.tail_seq ? wal_checkpoint(&l->wal) : 0;
 }
 
@@ -114,7 +114,7 @@ static int checkpoint(struct log_run *l)
 static int trim(struct log_run *l)
 {
 	uint64_t ring = l->wal.ring_end - l->wal.ring_at;
-	int64_t now = worker_monotonic();
+	int64_t now = clock_monotonic();
 	if (now - l->looked > LOOK_NS) {
 		l->looked = now;
 		move_need(l);
@@ -354,8 +354,7 @@ static int idle(struct log_run *l)
 	struct worker *w = l->w;
 	int r = 0;
 	move_need(l);
-	if (l->full || worker_monotonic() - l->checked > LINK_NET_NS ||
-	    worker_order(w) != ORDER_RUN)
+	if (l->full || clock_monotonic() - l->checked > LINK_NET_NS || worker_order(w) != ORDER_RUN)
 		r = checkpoint(l);
 	if (r < 0)
 		return r;

@@ -58,7 +58,7 @@ static bool trickles(const struct worker *w)
  * chunk is due. */
 static int idle(struct worker *w)
 {
-	int64_t now = worker_monotonic(), timeout = LINK_NET_NS;
+	int64_t now = clock_monotonic(), timeout = LINK_NET_NS;
 	bool together = trickles(w) && w->born;
 	if (w->born) {
 		int64_t left = w->born + linger(w) - now;
@@ -99,15 +99,15 @@ static bool drained(struct worker *w, int64_t *since, bool idle)
 	if (!w->stage->ops->drain)
 		return true;
 	if (!*since) {
-		*since = worker_monotonic();
+		*since = clock_monotonic();
 		return w->stage->ops->drain(&w->st) != 0;
 	}
-	return idle || worker_monotonic() - *since > DRAIN_NS;
+	return idle || clock_monotonic() - *since > DRAIN_NS;
 }
 
 static int tick(struct worker *w)
 {
-	if (!w->stage->ops->tick || !w->st.deadline || worker_monotonic() < w->st.deadline)
+	if (!w->stage->ops->tick || !w->st.deadline || clock_monotonic() < w->st.deadline)
 		return 0;
 	return w->stage->ops->tick(&w->st);
 }
@@ -128,13 +128,13 @@ int run_producer(struct worker *w)
 			if (!stay)
 				worker_safe_point(w);
 		}
-		w->st.now = worker_realtime();
+		w->st.now = clock_realtime();
 		FAULT(produce);
 		int r = w->stage->ops->produce(&w->st);
 		was_idle = r == STAGE_E_IDLE;
 		if (r == STAGE_OK) {
 			r = tick(w);
-			if (r >= 0 && w->born && worker_monotonic() - w->born >= linger(w))
+			if (r >= 0 && w->born && clock_monotonic() - w->born >= linger(w))
 				r = commit_and_tell(w);
 		} else if (r == STAGE_E_IDLE) {
 			r = tick(w);

@@ -86,9 +86,9 @@ static int one_chunk(struct worker *w, struct unit_input *in, struct record *rec
 {
 	uint8_t *p = arena_buffer(w->a, in->at.entry);
 	const uint8_t *end = p + in->bytes;
-	chain_chunk(&w->chain, worker_realtime(), w->a->h->epoch,
+	chain_chunk(&w->chain, clock_realtime(), w->a->h->epoch,
 	            atomic_load(&w->a->numbers[in->at.entry]));
-	int64_t from = worker_monotonic();
+	int64_t from = clock_monotonic();
 	uint32_t n = in->records - in->record;
 	while (in->record < in->records) {
 		const uint8_t *next;
@@ -105,7 +105,7 @@ static int one_chunk(struct worker *w, struct unit_input *in, struct record *rec
 	}
 	in->done = true;
 	if (n)
-		histogram_add(&w->me->stats.work, (uint64_t)(worker_monotonic() - from) / n, n);
+		histogram_add(&w->me->stats.work, (uint64_t)(clock_monotonic() - from) / n, n);
 	return 0;
 }
 
@@ -120,8 +120,8 @@ static int timed(struct worker *w, bool flush)
 {
 	w->in_record = false;
 	for (;;) {
-		chain_chunk(&w->chain, worker_realtime(), w->a->h->epoch, 0);
-		int r = flush ? chain_flush(&w->chain) : chain_tick(&w->chain, worker_monotonic());
+		chain_chunk(&w->chain, clock_realtime(), w->a->h->epoch, 0);
+		int r = flush ? chain_flush(&w->chain) : chain_tick(&w->chain, clock_monotonic());
 		if (r < 0)
 			return r;
 		w->ended = flush && r == STAGE_OK;
@@ -136,7 +136,7 @@ static int idle(struct worker *w)
 	int r = unit_commit(w);
 	if (r < 0)
 		return r;
-	int64_t now = worker_monotonic(), deadline = chain_deadline(&w->chain);
+	int64_t now = clock_monotonic(), deadline = chain_deadline(&w->chain);
 	if (deadline && deadline <= now)
 		return timed(w, false);
 	if (worker_order(w) == ORDER_FLUSH) {
@@ -172,7 +172,7 @@ int run_transformer(struct worker *w)
 		if (r == 0) {
 			r = one_chunk(w, &w->in[w->n_in - 1], &rec);
 			int64_t deadline = chain_deadline(&w->chain);
-			if (r == 0 && deadline && deadline <= worker_monotonic())
+			if (r == 0 && deadline && deadline <= clock_monotonic())
 				r = timed(w, false);
 		} else {
 			r = w->n_in ? unit_commit(w) : idle(w);

@@ -27,13 +27,13 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 #include <zmq.h>
 
 #include "daemon/send_args.h"
 #include "daemon/send_progress.h"
 #include "daemon/split.h"
+#include "ipc/clock.h"
 #include "ipc/err.h"
 #include "stages/zmqclient.h"
 #include "stages/zmqsock.h"
@@ -69,9 +69,7 @@ struct send {
 
 static int64_t now_ms(void)
 {
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	return clock_monotonic() / 1000000;
 }
 
 static int failed(struct send *s, const char *what, const char *why)

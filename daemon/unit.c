@@ -13,7 +13,6 @@
 
 #include <assert.h>
 #include <string.h>
-#include <time.h>
 
 #include "ipc/fault.h"
 #include "stages/state.h"
@@ -145,7 +144,7 @@ static void note_record(struct worker *w, struct unit_output *out, size_t len)
 	out->used += (uint32_t)len;
 	out->records++;
 	if (!w->born)
-		w->born = worker_monotonic();
+		w->born = clock_monotonic();
 	for (unsigned i = 0; i < out->n_edges; i++) {
 		w->book[BOOK_dropped] += out->missing[i];
 		w->book[BOOK_records_out] += !out->missing[i];
@@ -477,7 +476,7 @@ void unit_ring(struct worker *w, const struct intent *in)
 
 static void note_latency(struct worker *w)
 {
-	int64_t now = worker_monotonic();
+	int64_t now = clock_monotonic();
 	for (unsigned i = 0; i < w->n_in; i++) {
 		const struct arena_facts *f = &w->a->facts[w->in[i].at.entry];
 		int64_t from = w->stage->kind == STAGE_CONSUMER ? f->born : f->queued;

@@ -89,7 +89,7 @@ static void write_letter(struct worker *w, const char *why, const char *step, co
 	         w->a->h->epoch[1], w->a->h->epoch[2], w->a->h->epoch[3], w->slot,
 	         (unsigned long long)atomic_load(&w->me->committed.number) + 1, w->dead.records);
 	put_pair(b, "id", text);
-	format_time(text, sizeof(text), worker_realtime());
+	format_time(text, sizeof(text), clock_realtime());
 	put_pair(b, "at", text);
 	if (step)
 		snprintf(text, sizeof(text), "%s/%s", w->stage->name, step);

@@ -17,29 +17,11 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "daemon/confine_stage.h"
 #include "ipc/fault.h"
 #include "stages/state.h"
-
-static int64_t clock_ns(clockid_t which)
-{
-	struct timespec ts;
-	clock_gettime(which, &ts);
-	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
-
-int64_t worker_monotonic(void)
-{
-	return clock_ns(CLOCK_MONOTONIC);
-}
-
-int64_t worker_realtime(void)
-{
-	return clock_ns(CLOCK_REALTIME);
-}
 
 void worker_activity(struct worker *w, enum worker_activity what, const char *why)
 {
@@ -52,7 +34,7 @@ void worker_activity(struct worker *w, enum worker_activity what, const char *wh
 		me->why[0] = 0;
 	if (atomic_load_explicit(&me->activity, memory_order_relaxed) == (uint32_t)what)
 		return;
-	atomic_store_explicit(&me->since, worker_monotonic(), memory_order_relaxed);
+	atomic_store_explicit(&me->since, clock_monotonic(), memory_order_relaxed);
 	atomic_store_explicit(&me->activity, what, memory_order_relaxed);
 }
 
@@ -128,9 +110,9 @@ int worker_sleep(struct worker *w, enum worker_waiting waiting, struct pollfd *f
 	all[0] = (struct pollfd){.fd = w->channel, .events = POLLIN};
 	if (n_fds)
 		memcpy(all + 1, fds, n_fds * sizeof(*fds));
-	int64_t from = worker_monotonic();
+	int64_t from = clock_monotonic();
 	int r = link_wait(w->link, all, n_fds + 1, timeout_ns > 0 ? timeout_ns : 0);
-	note_sleep(w, waiting, from, worker_monotonic());
+	note_sleep(w, waiting, from, clock_monotonic());
 	atomic_store_explicit(&me->waiting, WAITING_NOT, memory_order_relaxed);
 	atomic_fetch_add_explicit(&me->progress, 1, memory_order_relaxed);
 	if (r > 0 && all[0].revents) {
@@ -217,7 +199,7 @@ static void fill_stage(struct worker *w)
 	memcpy(st->commit_id.epoch, w->a->h->epoch, sizeof(st->commit_id.epoch));
 	st->commit_id.worker = w->slot;
 	st->commit_id.number = atomic_load(&w->me->committed.number) + 1;
-	st->now = worker_realtime();
+	st->now = clock_realtime();
 	st->timeout = s->timeout;
 	atomic_store_explicit(&w->me->hand_input, STAGE_HAND_NONE, memory_order_relaxed);
 	st->hand = &w->me->hand_input;
@@ -313,7 +295,7 @@ static int open_patiently(struct worker *w)
 		if (w->stage->ops && w->stage->ops->close)
 			w->stage->ops->close(&w->st);
 		memset(w->st.state, 0, w->stage->ops ? w->stage->ops->state_size : 0);
-		for (int64_t end = worker_monotonic() + pause; worker_monotonic() < end;) {
+		for (int64_t end = clock_monotonic() + pause; clock_monotonic() < end;) {
 			if (worker_order(w) == ORDER_STOP)
 				worker_leave(w, WORKER_EXIT_STOPPED);
 			worker_sleep(w, WAITING_NOT, NULL, 0, LINK_NET_NS, NULL, NULL);

@@ -19,6 +19,7 @@
 #include "daemon/config.h"
 #include "daemon/confine.h"
 #include "ipc/arena.h"
+#include "ipc/clock.h"
 #include "ipc/intent.h"
 #include "ipc/link.h"
 
@@ -124,10 +125,6 @@ struct worker {
 	uint32_t confined;
 	int64_t retry_since;
 };
-
-/* CLOCK_MONOTONIC and CLOCK_REALTIME in ns. */
-int64_t worker_monotonic(void);
-int64_t worker_realtime(void);
 
 /* Notes what the worker is doing, for `status`; @why may be NULL. */
 void worker_activity(struct worker *w, enum worker_activity what, const char *why);

@@ -17,17 +17,10 @@
 
 #include <assert.h>
 #include <string.h>
-#include <time.h>
 
+#include "ipc/clock.h"
 #include "ipc/crc32c.h"
 #include "ipc/fault.h"
-
-static int64_t monotonic_ns(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
 
 static uint64_t word_load(const struct arena *a, uint32_t i)
 {
@@ -104,7 +97,7 @@ void arena_seal_copy(struct arena *a, struct arena_handle h, const struct arena_
 	f->skip_signal = f->skip_attempts = 0;
 	f->boot = a->h->boot;
 	f->crc = crc;
-	f->queued = monotonic_ns();
+	f->queued = clock_monotonic();
 	uint64_t n = atomic_fetch_add_explicit(&a->h->next_number, 1, memory_order_relaxed);
 	atomic_store_explicit(&a->numbers[h.entry], n, memory_order_relaxed);
 }

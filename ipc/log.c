@@ -6,6 +6,7 @@
  * they are text.
  */
 #include "ipc/log.h"
+#include "ipc/clock.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -14,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define SD_JOURNAL_SUPPRESS_LOCATION
@@ -59,9 +59,7 @@ static bool to_journal(void)
 /* False: this site has said enough for now. */
 static bool may_speak(struct log_site *site)
 {
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	int64_t now = (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+	int64_t now = clock_monotonic();
 	if (now - site->window_start > LOG_INTERVAL) {
 		site->window_start = now;
 		site->in_window = 0;

@@ -21,11 +21,11 @@
 #include "stages/chain.h"
 
 #include "stages/state.h"
+#include "ipc/clock.h"
 
 #include <assert.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <time.h>
 
 static char step_name[64];
 
@@ -233,17 +233,10 @@ int stage_emit_output(struct stage *st, unsigned output, struct record *r)
 	return a;
 }
 
-static int64_t wall_clock(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_REALTIME, &t);
-	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 /* Timed work belongs to no input record. */
 static void begin_timed(struct chain *ch)
 {
-	int64_t now = wall_clock();
+	int64_t now = clock_realtime();
 	set_origin(ch, (uint64_t)now);
 	begin_input(ch, UINT32_MAX);
 	for (unsigned i = 0; i < ch->n; i++)

@@ -23,6 +23,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "ipc/clock.h"
 #include "ipc/err.h"
 #include "ipc/log.h"
 
@@ -33,13 +34,6 @@ enum {
 };
 
 static const int64_t PAUSE_MIN = 100ll * MS, PAUSE_MAX = 30000ll * MS, TERM_GRACE = 500ll * MS;
-
-int64_t child_now(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
 
 void child_check(struct child_command *cmd, const struct node *node, struct complaints *c)
 {
@@ -215,14 +209,15 @@ static void count_failure(struct child *c)
 	c->failures++;
 	if (getrandom(&v, sizeof(v), GRND_NONBLOCK) < 0)
 		v = 0;
-	c->next_start = child_now() + pause / 2 + (int64_t)((double)pause / 2 * (v / 4294967296.0));
+	c->next_start =
+	        clock_monotonic() + pause / 2 + (int64_t)((double)pause / 2 * (v / 4294967296.0));
 }
 
 int child_start(struct child *c)
 {
 	if (c->pid)
 		return 0;
-	if (child_now() < c->next_start)
+	if (clock_monotonic() < c->next_start)
 		return CHILD_E_PAUSE;
 	signal(SIGPIPE, SIG_IGN);
 	forget_talk(c);
@@ -318,7 +313,7 @@ static int wait_for(struct child *c, struct pollfd fds[3], int64_t deadline)
 	fds[0] = (struct pollfd){child_unsent(c) ? c->in : -1, POLLOUT, 0};
 	fds[1] = (struct pollfd){c->out, POLLIN, 0};
 	fds[2] = (struct pollfd){c->err, POLLIN, 0};
-	int64_t left = deadline ? deadline - child_now() : 0;
+	int64_t left = deadline ? deadline - clock_monotonic() : 0;
 	if (left < 0)
 		left = 0;
 	struct timespec ts = {left / 1000000000, left % 1000000000};
@@ -388,7 +383,7 @@ static bool ended(struct child *c, int64_t deadline)
 		siginfo_t si = {0};
 		if (waitid(P_PID, (id_t)c->pid, &si, WEXITED | WNOHANG | WNOWAIT) < 0 || si.si_pid)
 			return true;
-		int64_t now = child_now();
+		int64_t now = clock_monotonic();
 		if (now >= deadline)
 			return false;
 		/* its end is seen by its pipes closing, or by looking again soon */
@@ -419,9 +414,9 @@ bool child_stop(struct child *c, int64_t grace, bool drop)
 	if (c->pid) {
 		c->to.len = c->to_off = 0;
 		close_fd(&c->in);
-		if (!ended(c, child_now() + grace)) {
+		if (!ended(c, clock_monotonic() + grace)) {
 			kill(-c->pid, SIGTERM);
-			ended(c, child_now() + TERM_GRACE);
+			ended(c, clock_monotonic() + TERM_GRACE);
 		}
 		well = reap(c);
 		last_words(c);

@@ -102,4 +102,3 @@ static inline size_t child_unsent(const struct child *c)
 }
 
 /* CLOCK_MONOTONIC, ns. */
-int64_t child_now(void);

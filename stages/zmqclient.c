@@ -12,8 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "ipc/clock.h"
 #include "ipc/err.h"
 #include "stages/zmqsock.h"
 
@@ -22,13 +22,6 @@
 enum {
 	BEHIND_MAX = 3, /* HELLOs after which a daemon that is behind is believed to be */
 };
-
-static int64_t monotonic(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * SECOND + ts.tv_nsec;
-}
 
 int zmqclient_init(struct zmqclient *c, void *sock, uint64_t cap, uint64_t next)
 {
@@ -134,7 +127,7 @@ static int64_t latest(const struct zmqclient *c)
 
 static int transmit(struct zmqclient *c)
 {
-	int64_t now = monotonic();
+	int64_t now = clock_monotonic();
 	int r = 0;
 	if (awaits(c) && (!c->hello_at || now - latest(c) >= c->silence)) {
 		if (c->hello_at && c->silence < 5 * SECOND)
@@ -222,7 +215,7 @@ static int on_answer(struct zmqclient *c, const struct zmqproto_frame *f, size_t
 	}
 	c->heard = true;
 	c->answers++;
-	c->heard_at = monotonic();
+	c->heard_at = clock_monotonic();
 	c->silence = SECOND;
 	if (m.kind == ZMQPROTO_READY)
 		return on_ready(c, &m);

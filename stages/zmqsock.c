@@ -11,6 +11,7 @@
  * ipc path).
  */
 #include "stages/zmqsock.h"
+#include "ipc/clock.h"
 
 #include <fcntl.h>
 #include <linux/sockios.h>
@@ -19,7 +20,6 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #define MONITOR_ENDPOINT "inproc://monitor"
 
@@ -354,9 +354,7 @@ void zmqsock_close(struct zmqsock *s)
 
 static int64_t now_ms(void)
 {
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	return clock_monotonic() / 1000000;
 }
 
 /* Until the peer has read (ipc) or its kernel has confirmed (tcp) what was written. Nothing tells

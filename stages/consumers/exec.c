@@ -28,6 +28,7 @@
 
 #include "stages/child.h"
 #include "stages/stage.h"
+#include "ipc/clock.h"
 
 enum {
 	ANSWER_MAX = 65536,
@@ -144,7 +145,7 @@ static int exec_talk(struct stage *st, int64_t deadline)
 static int exec_send(struct stage *st, size_t left)
 {
 	struct exec *x = st->state;
-	int64_t deadline = child_now() + st->timeout;
+	int64_t deadline = clock_monotonic() + st->timeout;
 	size_t before;
 	while ((before = child_unsent(&x->child)) > left) {
 		int r = x->child.in < 0 ? CHILD_E_GONE : exec_talk(st, deadline);
@@ -153,7 +154,7 @@ static int exec_send(struct stage *st, size_t left)
 		if (r)
 			return exec_failed(st, r);
 		if (child_unsent(&x->child) < before)
-			deadline = child_now() + st->timeout;
+			deadline = clock_monotonic() + st->timeout;
 	}
 	return 0;
 }
@@ -162,7 +163,7 @@ static int exec_send(struct stage *st, size_t left)
 static int exec_hear(struct stage *st, const uint8_t **p, size_t *len)
 {
 	struct exec *x = st->state;
-	int64_t deadline = child_now() + st->timeout;
+	int64_t deadline = clock_monotonic() + st->timeout;
 	while (!(*p = child_line(&x->child, len))) {
 		int r = child_talk(&x->child, deadline);
 		if (r < 0)

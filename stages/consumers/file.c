@@ -37,6 +37,7 @@
  */
 #include "stages/consumers/file.h"
 #include "stages/consumers/file_rotate.h"
+#include "ipc/clock.h"
 
 #include <inttypes.h>
 #include <limits.h>
@@ -191,7 +192,7 @@ static int file_finish(struct stage *st)
 		        (uint16_t)(s->out.len < FILE_OUT_TAIL_MAX ? s->out.len : FILE_OUT_TAIL_MAX);
 		s->now.tail = XXH3_64bits(s->out.p + s->out.len - s->now.tail_len, s->now.tail_len);
 		if (s->now.offset == 0)
-			s->now.opened = file_out_now();
+			s->now.opened = clock_realtime();
 		s->now.offset += s->out.len;
 		s->out.len = 0;
 		s->newline_due = false;

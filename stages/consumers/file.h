@@ -91,5 +91,3 @@ void file_out_count(struct stage *st);
 
 /* Sets st->deadline to the time the file is old enough to rotate. */
 void file_out_deadline(struct stage *st);
-
-int64_t file_out_now(void); /* CLOCK_REALTIME, ns */

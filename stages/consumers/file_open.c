@@ -8,13 +8,13 @@
  */
 #include "stages/consumers/file.h"
 #include "stages/consumers/file_rotate.h"
+#include "ipc/clock.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <string.h>
 #include <sys/file.h>
-#include <time.h>
 #include <xxhash.h>
 
 /* A rename that failed is tried again after so many ns. */
@@ -54,26 +54,17 @@ bool file_out_line_open(const struct stage *st, int fd, uint64_t size)
 	       c != '\n';
 }
 
-int64_t file_out_now(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
-
 void file_out_deadline(struct stage *st)
 {
 	const struct file_out_config *cfg = st->config;
 	const struct file_out_state *s = st->state;
-	struct timespec mono;
 	st->deadline = 0;
 	if (cfg->rotate.age == 0 || s->fd < 0)
 		return;
-	clock_gettime(CLOCK_MONOTONIC, &mono);
-	int64_t left = s->now.opened + cfg->rotate.age - file_out_now();
+	int64_t left = s->now.opened + cfg->rotate.age - clock_realtime();
 	if (left < 1000000000)
 		left = 1000000000;
-	st->deadline = (int64_t)mono.tv_sec * 1000000000 + mono.tv_nsec + left;
+	st->deadline = clock_monotonic() + left;
 }
 
 /* Cuts off a line whose end the loss of power has taken: its unit was not committed, so its record
@@ -119,7 +110,7 @@ static void take_file(struct stage *st, const struct stat *sb)
 	        .ino = sb->st_ino,
 	        .offset = size,
 	        .rotation = s->now.rotation,
-	        .opened = file_out_now(),
+	        .opened = clock_realtime(),
 	};
 	if (tail_len && read_tail(s->fd, size, tail_len, &s->now.tail) < 0)
 		s->now.tail_len = 0;
@@ -304,10 +295,10 @@ static bool rotation_due(const struct stage *st)
 {
 	const struct file_out_config *cfg = st->config;
 	const struct file_out_state *s = st->state;
-	if (s->now.offset == 0 || file_out_now() < s->rotate_after)
+	if (s->now.offset == 0 || clock_realtime() < s->rotate_after)
 		return false;
 	return (cfg->rotate.size && s->now.offset >= cfg->rotate.size) ||
-	       (cfg->rotate.age && file_out_now() - s->now.opened >= cfg->rotate.age);
+	       (cfg->rotate.age && clock_realtime() - s->now.opened >= cfg->rotate.age);
 }
 
 int file_out_rotate(struct stage *st)
@@ -323,7 +314,7 @@ int file_out_rotate(struct stage *st)
 		if (r != 0) {
 			log_warning("%s: cannot be rotated: %s; goes on in it", cfg->path,
 			            strerror(errno));
-			s->rotate_after = file_out_now() + RETRY_AFTER;
+			s->rotate_after = clock_realtime() + RETRY_AFTER;
 			return 0;
 		}
 	}

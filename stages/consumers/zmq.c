@@ -20,10 +20,10 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "stages/consumers/zmq_dealer.h"
 #include "stages/zmqsock.h"
+#include "ipc/clock.h"
 
 enum {
 	CLOSE_MAX_MS = 10000,
@@ -168,13 +168,6 @@ static void consumer_close(struct stage *st)
 	*z = (struct zmq_state){0};
 }
 
-static int64_t monotonic(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
-
 /* A listening socket has doors to watch, also while nothing is to be sent. */
 static int tick(struct stage *st)
 {
@@ -182,7 +175,7 @@ static int tick(struct stage *st)
 	if (!z->sock.monitor)
 		return STAGE_OK;
 	int r = zmqsock_service(&z->sock);
-	st->deadline = monotonic() + SERVICE_EVERY;
+	st->deadline = clock_monotonic() + SERVICE_EVERY;
 	return r;
 }
 
@@ -242,7 +235,7 @@ static size_t make_identity(const struct stage *st, char *out)
 static bool wait_for_room(struct stage *st)
 {
 	struct zmq_state *z = st->state;
-	int64_t end = monotonic() + TAKEN_MAX_MS * INT64_C(1000000);
+	int64_t end = clock_monotonic() + TAKEN_MAX_MS * INT64_C(1000000);
 	for (;;) {
 		zmq_pollitem_t item[3] = {{.socket = z->sock.sock, .events = ZMQ_POLLOUT}};
 		int n = 1;
@@ -252,7 +245,7 @@ static bool wait_for_room(struct stage *st)
 		if (z->sock.auth)
 			item[n++] = (zmq_pollitem_t){.fd = zmqsock_auth_fd(z->sock.auth),
 			                             .events = ZMQ_POLLIN};
-		int64_t left = (end - monotonic()) / 1000000;
+		int64_t left = (end - clock_monotonic()) / 1000000;
 		if (zmq_poll(item, n, left > 0 ? left : 0) > 0 && (item[0].revents & ZMQ_POLLOUT))
 			return true;
 		if (left <= 0 || zmqsock_service(&z->sock) < 0)

@@ -9,9 +9,9 @@
 
 #include <inttypes.h>
 #include <string.h>
-#include <time.h>
 
 #include "stages/zmqsock.h"
+#include "ipc/clock.h"
 
 enum {
 	ASK_MS = 1000, /* how long a peer may be silent before it counts as absent */
@@ -37,9 +37,7 @@ struct dealer {
 
 static int64_t monotonic_ms(void)
 {
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	return clock_monotonic() / 1000000;
 }
 
 void dealer_id(const struct stage *st, const char *name, char *id)

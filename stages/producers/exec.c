@@ -19,6 +19,7 @@
 
 #include "stages/child.h"
 #include "stages/stage.h"
+#include "ipc/clock.h"
 
 enum {
 	LINE_FACTOR = 4, /* bytes of one record's text, in largest records */
@@ -108,7 +109,7 @@ static int exec_start(struct stage *st)
 		return r;
 	x->running = true;
 	x->skipping = false;
-	x->started = child_now();
+	x->started = clock_monotonic();
 	if (st->codec->ops->reset)
 		st->codec->ops->reset(st->codec);
 	return 0;
@@ -183,7 +184,7 @@ static int exec_ended(struct stage *st)
 	struct exec *x = st->state;
 	bool well = child_stop(&x->child, STOP_GRACE, true);
 	x->running = false;
-	if (child_now() - x->started >= RAN_WELL)
+	if (clock_monotonic() - x->started >= RAN_WELL)
 		child_worked(&x->child);
 	if (!well) {
 		log_warning("%s: it is run again", x->child.why);
@@ -191,7 +192,7 @@ static int exec_ended(struct stage *st)
 		return STAGE_OK;
 	}
 	child_worked(&x->child);
-	x->child.next_start = child_now() + c->every;
+	x->child.next_start = clock_monotonic() + c->every;
 	x->ended = !c->restart;
 	return STAGE_OK;
 }

@@ -20,18 +20,11 @@
  *  - compressed files are not read.
  */
 #include "stages/producers/file.h"
+#include "ipc/clock.h"
 
 #include <fcntl.h>
 #include <string.h>
-#include <time.h>
 #include <xxhash.h>
-
-static int64_t monotonic(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
 
 /* Reads until @len bytes are there or the file ends: a short read alone proves nothing. */
 static ssize_t read_at(int fd, uint8_t *p, size_t len, uint64_t offset)
@@ -427,7 +420,7 @@ static int file_produce(struct stage *st)
 	const struct file_config *cfg = st->config;
 	st->n_fds = 0;
 	st->deadline = 0;
-	s->now = monotonic();
+	s->now = clock_monotonic();
 	if (!s->started) {
 		int r = start(st);
 		if (r < 0)

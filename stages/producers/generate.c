@@ -15,6 +15,7 @@
  * Limits: one worker. Placeholders are whole values, not parts of strings, and no keys.
  */
 #include "stages/stage.h"
+#include "ipc/clock.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -197,13 +198,6 @@ static void config_free(void *config)
 	g->patches = NULL;
 }
 
-static int64_t monotonic(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * SECOND + ts.tv_nsec;
-}
-
 static int open_(struct stage *st)
 {
 	const struct config *g = st->config;
@@ -215,7 +209,7 @@ static int open_(struct stage *st)
 	if (!st->position_fresh)
 		memcpy(&m->next, st->position, sizeof(m->next));
 	m->base = m->next;
-	m->start = monotonic();
+	m->start = clock_monotonic();
 	st->resumes = true;
 	return 0;
 }
@@ -244,7 +238,7 @@ static int make_one(struct stage *st, const struct config *g, struct made *m)
 /* How many records are due; sets the deadline when none is. */
 static uint64_t due(struct stage *st, const struct config *g, struct made *m)
 {
-	int64_t now = monotonic();
+	int64_t now = clock_monotonic();
 	double should = (double)(now - m->start) / SECOND * g->rate + 1;
 	uint64_t done = m->next - m->base;
 	if (should - (double)done > g->rate + 1) { /* more than a second behind: let it go */

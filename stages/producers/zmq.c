@@ -20,11 +20,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 
 #include "stages/producers/zmq_clients.h"
 #include "stages/producers/zmq_router.h"
 #include "stages/zmqsock.h"
+#include "ipc/clock.h"
 
 enum {
 	TAKE_MESSAGES = 256,
@@ -233,11 +233,9 @@ static int take(struct stage *st, size_t *bytes)
 
 static int64_t owed_at(const struct zmq_state *z)
 {
-	struct timespec ts;
 	if (!z->router || !router_owes(z->router))
 		return 0;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec + OWED_EVERY;
+	return clock_monotonic() + OWED_EVERY;
 }
 
 static int idle(struct stage *st)

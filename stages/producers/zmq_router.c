@@ -16,6 +16,7 @@
 
 #include "stages/producers/zmq_clients.h"
 #include "stages/producers/zmq_sieve.h"
+#include "ipc/clock.h"
 
 enum {
 	ID_MAX = 255,
@@ -63,13 +64,6 @@ struct decoding {
 	unsigned slot;
 	uint32_t skip; /* records still to swallow */
 };
-
-static int64_t monotonic(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
 
 static int queue_grow(struct router *ro)
 {
@@ -185,7 +179,7 @@ static int say_ready(struct router *ro, unsigned slot)
 	        zmqproto_number(window, ro->cfg.window),
 	};
 	s->owe_ready = s->owe_ack = false;
-	s->ready_at = monotonic();
+	s->ready_at = clock_monotonic();
 	return say(ro, s->id, s->id_len, "READY", f, 3);
 }
 
@@ -234,7 +228,7 @@ static int pay_all(struct router *ro)
 	if (!ro->owes)
 		return 0;
 	ro->owes = false;
-	int64_t now = monotonic();
+	int64_t now = clock_monotonic();
 	for (unsigned i = 0; i < CLIENTS_MAX; i++) {
 		int r = ro->session[i].id_len ? pay(ro, i, now) : 0;
 		if (r < 0)
@@ -270,7 +264,7 @@ int router_answer(struct router *ro)
 			r = settle_one(ro, d);
 		}
 	}
-	int64_t now = ro->n_touched ? monotonic() : 0;
+	int64_t now = ro->n_touched ? clock_monotonic() : 0;
 	for (unsigned i = 0; i < ro->n_touched; i++) {
 		ro->session[ro->touched[i]].touched = false;
 		if (r == 0)

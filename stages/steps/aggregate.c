@@ -33,13 +33,13 @@
  * in the log.
  */
 #include <string.h>
-#include <time.h>
 
 #include "stages/key.h"
 #include "stages/stage.h"
 #include "stages/state.h"
 #include "stages/steps/aggregate_config.h"
 #include "stages/steps/aggregate_groups.h"
+#include "ipc/clock.h"
 
 enum {
 	EMIT_A_CALL = 64,     /* groups a call of tick or flush emits */
@@ -196,19 +196,12 @@ static void aggregate_rollback(struct stage *st)
 
 /* ---- input ---- */
 
-static int64_t monotonic(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * SECOND + ts.tv_nsec;
-}
-
 /* Asks for a tick when the window that starts at @window has ended. */
 static void aggregate_wake(struct stage *st, int64_t window)
 {
 	const struct aggregate_config *c = st->config;
 	int64_t left = window + c->window - st->now;
-	int64_t at = monotonic() + (left > 0 ? left : 0) + 1;
+	int64_t at = clock_monotonic() + (left > 0 ? left : 0) + 1;
 	if (!st->deadline || at < st->deadline)
 		st->deadline = at;
 }

@@ -31,6 +31,7 @@
 #include "stages/key.h"
 #include "stages/stage.h"
 #include "stages/state.h"
+#include "ipc/clock.h"
 
 enum {
 	NAME_MAX_BYTES = 65, /* 'k' and 64 bytes of key */
@@ -301,14 +302,12 @@ static int dedupe_tick(struct stage *st)
 		return r;
 	if (r == 0)
 		return STAGE_E_AGAIN;
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
 	int64_t pause = c->ttl / 16;
 	if (pause < 1000000000)
 		pause = 1000000000;
 	if (pause > 60000000000)
 		pause = 60000000000;
-	st->deadline = ts.tv_sec * 1000000000 + ts.tv_nsec + pause;
+	st->deadline = clock_monotonic() + pause;
 	return STAGE_OK;
 }
 

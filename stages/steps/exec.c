@@ -35,6 +35,7 @@
 #include <string.h>
 
 #include "stages/stage.h"
+#include "ipc/clock.h"
 
 enum {
 	ANSWER_FACTOR = 8, /* bytes of an answer, in largest records */
@@ -159,7 +160,7 @@ static int exec_start(struct stage *st)
 	struct exec *x = st->state;
 	int r;
 	while ((r = child_start(&x->child)) == CHILD_E_PAUSE) {
-		int64_t left = x->child.next_start - child_now();
+		int64_t left = x->child.next_start - clock_monotonic();
 		struct timespec ts = {left / 1000000000, left % 1000000000};
 		if (left > 0)
 			ppoll(NULL, 0, &ts, NULL);
@@ -208,7 +209,7 @@ static int exec_ask(struct stage *st)
 	const struct exec_config *c = st->config;
 	struct exec *x = st->state;
 	int r = buf_add(&x->child.to, x->question.p, x->question.len);
-	int64_t deadline = child_now() + c->timeout;
+	int64_t deadline = clock_monotonic() + c->timeout;
 	size_t len, end;
 	while (!r) {
 		if (exec_answer(st, &len, &end))
@@ -380,7 +381,7 @@ static void exec_failure(struct stage *st, int r)
 static int exec_probe(struct stage *st)
 {
 	struct exec *x = st->state;
-	int64_t until = child_now() + PROBE;
+	int64_t until = clock_monotonic() + PROBE;
 	int r;
 	do
 		r = child_talk(&x->child, until);
