@@ -55,20 +55,6 @@ static int edge_pipeline(const struct master *m, uint32_t number)
 	return -1;
 }
 
-/* The sum of all commit numbers; *@still false when one is being carried out. */
-static uint64_t commit_sum(const struct arena *a, bool *still)
-{
-	uint64_t sum = 0;
-	for (uint32_t w = 0; w < a->workers; w++) {
-		const struct arena_worker *s = arena_worker(a, w);
-		if (atomic_load_explicit(&s->intent.state, memory_order_acquire) ==
-		    INTENT_COMMITTED)
-			*still = false;
-		sum += atomic_load_explicit(&s->committed.number, memory_order_acquire);
-	}
-	return sum;
-}
-
 static void add_figures(const struct master *m, const struct arena *a, int pipeline,
                         struct books *b)
 {
@@ -121,12 +107,12 @@ static int look(const struct master *m, const struct arena *a, int pipeline, str
 	for (unsigned tries = 0; tries < 1000; tries++) {
 		struct books b = {0};
 		bool still = true;
-		uint64_t before = commit_sum(a, &still);
+		uint64_t before = intent_commits(a, &still);
 		if (still) {
 			add_figures(m, a, pipeline, &b);
 			add_flight(m, a, pipeline, &b);
 			atomic_thread_fence(memory_order_seq_cst);
-			if (commit_sum(a, &still) == before && still) {
+			if (intent_commits(a, &still) == before && still) {
 				b.balanced = balanced(&b);
 				*out = b;
 				return 0;

@@ -50,7 +50,7 @@ static bool look_upto(struct log_run *l)
 {
 	const struct arena *a = log_arena(l);
 	bool still = true;
-	uint64_t before = unit_commits(a, &still);
+	uint64_t before = intent_commits(a, &still);
 	for (uint32_t s = 0; s < a->workers; s++)
 		l->upto[s] = UINT64_MAX;
 	for (uint32_t i = 0; i < a->entries; i++) {
@@ -63,7 +63,7 @@ static bool look_upto(struct log_run *l)
 		if (done < l->upto[f->origin_worker])
 			l->upto[f->origin_worker] = done;
 	}
-	return unit_commits(a, &still) == before && still;
+	return intent_commits(a, &still) == before && still;
 }
 
 uint32_t log_slot_of(const struct log_run *l, const struct wal_position *p)

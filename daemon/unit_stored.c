@@ -7,19 +7,6 @@
  */
 #include "daemon/worker.h"
 
-uint64_t unit_commits(const struct arena *a, bool *still)
-{
-	uint64_t sum = 0;
-	for (uint32_t i = 0; i < a->workers; i++) {
-		const struct arena_worker *s = arena_worker(a, i);
-		if (atomic_load_explicit(&s->intent.state, memory_order_acquire) ==
-		    INTENT_COMMITTED)
-			*still = false;
-		sum += atomic_load_explicit(&s->committed.number, memory_order_acquire);
-	}
-	return sum;
-}
-
 static uint64_t oldest_origin(const struct worker *w, uint64_t none)
 {
 	uint64_t oldest = none;
@@ -53,9 +40,9 @@ uint64_t unit_stored(struct worker *w, bool delivered)
 		return 0;
 	for (unsigned tries = 0; tries < 16; tries++) {
 		bool still = true;
-		uint64_t before = unit_commits(w->a, &still);
+		uint64_t before = intent_commits(w->a, &still);
 		uint64_t oldest = oldest_origin(w, committed);
-		if (unit_commits(w->a, &still) == before && still)
+		if (intent_commits(w->a, &still) == before && still)
 			return oldest;
 	}
 	return 0; /* too lively: the next call will tell */

@@ -172,9 +172,6 @@ int unit_letter(struct worker *w, const char *why, const char *step, const void 
 /* Whether a letter for @len bytes of input fits what is open without a commit. */
 bool unit_letter_fits(struct worker *w, size_t len);
 
-/* The sum of all commit numbers; *@still becomes false when one is being carried out. Equal sums
- * around a look mean that the ledger held still. */
-uint64_t unit_commits(const struct arena *a, bool *still);
 /* How many commits of this producer may be acknowledged. */
 uint64_t unit_stored(struct worker *w, bool delivered);
 /* Opens @out, whatever it takes; nothing else may be open. 0 or -errno. */

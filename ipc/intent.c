@@ -263,3 +263,16 @@ bool intent_clean(const struct arena *a, uint32_t w)
 	}
 	return true;
 }
+
+uint64_t intent_commits(const struct arena *a, bool *still)
+{
+	uint64_t sum = 0;
+	for (uint32_t i = 0; i < a->workers; i++) {
+		const struct arena_worker *s = arena_worker(a, i);
+		if (atomic_load_explicit(&s->intent.state, memory_order_acquire) ==
+		    INTENT_COMMITTED)
+			*still = false;
+		sum += atomic_load_explicit(&s->committed.number, memory_order_acquire);
+	}
+	return sum;
+}

@@ -50,3 +50,7 @@ enum intent_repair intent_repair(struct arena *a, uint32_t w, const struct inten
 
 /* True when @w owns nothing and its intent is OPEN. */
 bool intent_clean(const struct arena *a, uint32_t w);
+
+/* The sum of all commit numbers; *@still becomes false when one is being carried out. Equal sums
+ * around a look mean that the ledger held still. */
+uint64_t intent_commits(const struct arena *a, bool *still);
