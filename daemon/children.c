@@ -401,14 +401,6 @@ bool children_left(const struct master *m, unsigned stage)
 	return true;
 }
 
-unsigned children_of_stage(const struct master *m, unsigned stage)
-{
-	unsigned n = 0;
-	for (uint32_t w = 0; w < m->arena.workers; w++)
-		n += m->children[w].state == CHILD_RUNNING && m->children[w].stage == stage;
-	return n;
-}
-
 /* Slots of stages that are not in the configuration keep their positions as long as nobody needs
  * the place. */
 static bool retire_one_stray(struct master *m)

@@ -60,7 +60,6 @@ struct config_stage {
 	const char *outputs[STAGE_OUTPUTS_MAX +
 	                    1]; /* [0] = "" (main), then route's names; NULL-terminated */
 	unsigned n_outputs;
-	unsigned route_base;           /* unused, 0: only one step may have outputs */
 	const struct codec_ops *codec; /* with STAGE_CODEC */
 	void *codec_config;
 	unsigned workers;

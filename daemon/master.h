@@ -191,8 +191,6 @@ void children_let_go(struct master *m, uint32_t slot);
 bool children_left(const struct master *m, unsigned stage);
 /* How many have a process. */
 unsigned children_running(const struct master *m);
-/* How many of a stage's workers (config index) have a process. */
-unsigned children_of_stage(const struct master *m, unsigned stage);
 void children_free(struct master *m);
 
 /* ---- flow.c ---- */

@@ -35,7 +35,7 @@
 #include "ipc/stats.h"
 
 enum {
-	ARENA_LAYOUT = 2, /* raise on every change of a shared struct */
+	ARENA_LAYOUT = 3, /* raise on every change of a shared struct */
 	ARENA_EDGES_MAX = 64,
 	ARENA_WORKERS_MAX = 250,
 	ARENA_NAME_MAX = 64,    /* a stage's name with its NUL */
@@ -244,8 +244,6 @@ struct arena_worker {
 	_Atomic uint64_t hand_input; /* producers: identity of the input in hand, 0: none */
 	uint64_t poison_input;       /* master: an input that kills: set it aside */
 	uint32_t poison_signal, poison_count; /* master */
-	_Atomic uint64_t
-	        holds; /* FILLING or CLAIMED entries it has, roughly (for the stall check) */
 	_Atomic uint32_t confined;   /* bit a part of its confinement (daemon/confine.h) ... */
 	_Atomic uint32_t unconfined; /* ... and those it was to have and has not */
 	char why[ARENA_WHY_MAX];
@@ -286,7 +284,6 @@ struct arena_header {
 	uint64_t doubt_from;
 	_Atomic uint32_t replaying; /* 1: the log still holds chunks to be put back */
 	uint32_t reserved;
-	uint64_t config_hash;
 	_Atomic uint64_t next_number; /* of chunks */
 	_Atomic uint64_t edges_used;  /* bit an edge */
 	_Atomic uint64_t aside;       /* chunks set aside */

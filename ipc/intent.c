@@ -247,7 +247,6 @@ enum intent_repair intent_repair(struct arena *a, uint32_t w, const struct inten
 	FAULT(repair_done);
 	atomic_store_explicit(&me->hand_entry, ARENA_NO_RECORD, memory_order_relaxed);
 	atomic_store_explicit(&me->waiting, 0, memory_order_relaxed);
-	atomic_store_explicit(&me->holds, 0, memory_order_relaxed);
 	return INTENT_REPAIRED;
 }
 

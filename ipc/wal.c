@@ -167,11 +167,6 @@ static uint64_t span(const struct wal *w, uint64_t seq)
 	                          : w->ring_end - w->ring_at - (e->at - w->next_at);
 }
 
-uint64_t wal_used(const struct wal *w)
-{
-	return span(w, w->need);
-}
-
 uint64_t wal_kept(const struct wal *w)
 {
 	return span(w, w->tail_seq);

@@ -141,9 +141,7 @@ void wal_close(struct wal *w);
 int wal_append(struct wal *w, const struct wal_item *items, unsigned n);
 /* Whether @n entries with @bytes of records each would fit. */
 bool wal_room(const struct wal *w, unsigned n, uint32_t bytes);
-/* Bytes of the ring that are needed (from w->need on), and that are not free (from the last
- * checkpoint's tail on). */
-uint64_t wal_used(const struct wal *w);
+/* Bytes of the ring that are not free (from the last checkpoint's tail on). */
 uint64_t wal_kept(const struct wal *w);
 /* Writes a checkpoint: entries before w->need may be overwritten from now on. 0 or -errno. */
 int wal_checkpoint(struct wal *w);

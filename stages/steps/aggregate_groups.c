@@ -73,15 +73,3 @@ struct group *groups_add(struct groups *g, uint64_t hash, int64_t window, const 
 	g->slots[s % GROUPS_SLOTS] = (uint16_t)++g->n;
 	return e;
 }
-
-/* Nothing was added behind it, so no search leads over its slot. */
-void groups_undo(struct groups *g)
-{
-	struct group *e = groups_at(g, g->n - 1);
-	uint64_t s = e->hash;
-	while (g->slots[s % GROUPS_SLOTS] != g->n)
-		s++;
-	g->slots[s % GROUPS_SLOTS] = 0;
-	g->keys.len = e->key;
-	g->n--;
-}

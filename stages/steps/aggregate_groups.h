@@ -59,6 +59,3 @@ static inline bool groups_full(const struct groups *g, size_t key_len)
  */
 struct group *groups_add(struct groups *g, uint64_t hash, int64_t window, const uint8_t *key,
                          size_t len);
-
-/* Removes the entry added last. */
-void groups_undo(struct groups *g);
