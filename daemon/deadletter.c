@@ -383,6 +383,19 @@ static int walk_file(struct walk *k, const char *name)
 	return r == 0 && ferror(f) ? -EIO : r;
 }
 
+/* Finds the newest letters of @path (@file: PATH_MAX bytes) and the rotated ones; none are no
+ * error. */
+static int walk_begin(struct walk *k, const char *path, char *file, struct file_rotated_list *list)
+{
+	int r = find_file(path, file);
+	if (r < 0)
+		return r;
+	r = reader_init(&k->reader, file);
+	if (r == 0 && (r = file_rotate_list(file, list)) == FILE_ROTATE_E_FAILED)
+		r = errno == ENOENT ? 0 : err_errno();
+	return r;
+}
+
 int deadletter_each(const char *path, const struct deadletter_filter *f, uint64_t *bad,
                     int (*each)(void *arg, const struct deadletter *d), void *arg)
 {
@@ -390,12 +403,7 @@ int deadletter_each(const char *path, const struct deadletter_filter *f, uint64_
 	struct file_rotated_list list = {0};
 	char file[PATH_MAX];
 	char name[PATH_MAX];
-	int r = find_file(path, file);
-	if (r < 0)
-		return r;
-	r = reader_init(&k.reader, file);
-	if (r == 0 && (r = file_rotate_list(file, &list)) == FILE_ROTATE_E_FAILED)
-		r = errno == ENOENT ? 0 : err_errno();
+	int r = walk_begin(&k, path, file, &list);
 	for (size_t i = 0; i < list.n && r == 0 && !k.ended; i++) {
 		file_rotate_name(file, list.v[i].number, name, sizeof(name));
 		r = walk_file(&k, name);
@@ -507,12 +515,7 @@ int deadletter_purge(const char *path, int64_t before, struct deadletter_purge *
 	char file[PATH_MAX];
 	char name[PATH_MAX];
 	*result = (struct deadletter_purge){0};
-	int r = find_file(path, file);
-	if (r < 0)
-		return r;
-	r = reader_init(&k.reader, file);
-	if (r == 0 && (r = file_rotate_list(file, &list)) == FILE_ROTATE_E_FAILED)
-		r = errno == ENOENT ? 0 : err_errno();
+	int r = walk_begin(&k, path, file, &list);
 	for (size_t i = 0; i < list.n && r == 0; i++) {
 		file_rotate_name(file, list.v[i].number, name, sizeof(name));
 		r = purge_file(&k, name, before, result);
