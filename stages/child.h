@@ -37,6 +37,14 @@ struct child_command {
 	bool shell;          /* a single string: for sh -c */
 };
 
+/* The option that names the program; @member: the struct child_command in the stage's config. */
+#define CHILD_COMMAND(config, member)                                 \
+ {                                                                    \
+  .name = "command", .type = OPTION_STRINGS, .required = true,        \
+  .offset = offsetof(config, member.argv),                            \
+  .help = "the program: a list of its words, or one string for sh -c" \
+ }
+
 struct child {
 	const struct child_command *command;
 	const char *name; /* for the log */

@@ -61,11 +61,7 @@ struct exec {
 };
 
 static const struct option exec_options[] = {
-        {.name = "command",
-         .type = OPTION_STRINGS,
-         .offset = offsetof(struct exec_config, command.argv),
-         .required = true,
-         .help = "the program: a list of its words, or one string for sh -c"},
+        CHILD_COMMAND(struct exec_config, command),
         {.name = "acknowledge",
          .type = OPTION_ENUM,
          .offset = offsetof(struct exec_config, acknowledge),
