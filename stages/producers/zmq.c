@@ -276,7 +276,7 @@ static int produce(struct stage *st)
 	struct zmq_state *z = st->state;
 	size_t total = 0, bytes = 0;
 	hush(z);
-	int r = zmqsock_service(&z->sock);
+	int r = zmqsock_look(&z->sock);
 	if (r < 0)
 		return r;
 	r = 1;
