@@ -102,10 +102,8 @@ struct worker {
 	                      none */
 	struct unit_input in[ARENA_INPUTS_MAX];
 	unsigned n_in;
-	struct nap nap;
 	uint64_t book[BOOK_COUNT]; /* what this unit adds */
 	int64_t born;              /* of its oldest record, CLOCK_MONOTONIC ns; 0: none */
-	int64_t lingers; /* producer: since when the chunk that is to come does; 0: not yet */
 	uint32_t origin_worker;
 	uint64_t origin_commit;
 	bool ended;       /* the commit that comes is the last */
@@ -127,6 +125,8 @@ struct worker {
 	struct confine_plan plan; /* until the stage is open */
 	uint32_t confined;
 	int64_t retry_since;
+	struct nap nap;  /* before the next look for input */
+	int64_t lingers; /* producer: since when the chunk that is to come does; 0: not yet */
 };
 
 /* Notes what the worker is doing, for `status`; @why may be NULL. */
