@@ -192,6 +192,8 @@ int zmqsock_open(struct zmqsock *s, struct stage *st, const struct zmqsock_confi
 		r = open_monitor(s);
 	if (r == 0 && type == ZMQ_ROUTER)
 		r = set_int(s->sock, ZMQ_ROUTER_HANDOVER, 1);
+	if (r == 0 && type == ZMQ_ROUTER) /* says who is not there */
+		r = set_int(s->sock, ZMQ_ROUTER_MANDATORY, 1);
 	return r ? r : attach(s, cfg);
 }
 
