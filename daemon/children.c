@@ -29,7 +29,7 @@
 #include "ipc/fault.h"
 #include "ipc/log.h"
 
-static const int64_t RESTART_BASE = 50000000; /* ns */
+static const int64_t RESTART_BASE = 10000000; /* ns */
 static const int64_t RESTART_MAX = 30000000000;
 
 /* ---- birth ---- */

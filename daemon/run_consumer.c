@@ -213,14 +213,6 @@ static int deliver_unit(struct worker *w, struct pace *pace)
 	return r;
 }
 
-/* The stage's own commit may fail for want of disk: then nothing is lost, a successor settles it.
- */
-static bool work_to_do(struct worker *w, void *arg)
-{
-	(void)arg;
-	return arena_any_queued(w->a, w->reads) || worker_order(w) != ORDER_RUN;
-}
-
 static int timed(struct worker *w)
 {
 	if (!w->stage->ops->tick || !w->st.deadline || clock_monotonic() < w->st.deadline)
@@ -249,9 +241,7 @@ static int idle(struct worker *w)
 	int64_t now = clock_monotonic(), timeout = LINK_NET_NS;
 	if (w->st.deadline && w->st.deadline - now < timeout)
 		timeout = w->st.deadline - now;
-	worker_activity(w, ACTIVITY_IDLE, NULL);
-	r = worker_sleep(w, WAITING_INPUT, w->st.fds, w->st.n_fds, timeout, work_to_do, NULL);
-	worker_activity(w, ACTIVITY_WORKING, NULL);
+	r = worker_wait_input(w, w->st.fds, w->st.n_fds, timeout);
 	return r < 0 ? r : 0;
 }
 

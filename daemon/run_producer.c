@@ -55,25 +55,34 @@ static bool trickles(const struct worker *w)
 
 /* Nothing to take in: sleeps until the stage or the oldest record wants something. A chunk that
  * lingers waits anyway, so what comes slowly is not looked at one by one but together, when the
- * chunk is due. */
+ * chunk is due. And when the last chunk was of several such records, the next one begins to linger
+ * at once: one wake-up a chunk. */
 static int idle(struct worker *w)
 {
+	static bool several;
 	int64_t now = clock_monotonic(), timeout = LINK_NET_NS;
-	bool together = trickles(w) && w->born;
+	bool together = trickles(w) && (w->born || several);
+	w->lingers = 0;
 	if (w->born) {
 		int64_t left = w->born + linger(w) - now;
-		if (left <= 0)
+		if (left <= 0) {
+			several = w->out[0].records > 1;
 			return commit_and_tell(w);
+		}
 		timeout = left < timeout ? left : timeout;
 	} else if (w->out[0].open || w->n_ranges || w->dead.records) {
 		return commit_and_tell(w); /* never sleeps on an empty entry */
+	} else if (together) {
+		timeout = w->stage->linger < timeout ? w->stage->linger : timeout;
+		w->lingers = now;
 	}
 	if (w->st.deadline && w->st.deadline - now < timeout)
 		timeout = w->st.deadline - now;
 	if (together && timeout > TOGETHER_NS)
 		timeout = TOGETHER_NS;
-	if (!w->born)
+	if (!w->born && !together)
 		worker_activity(w, ACTIVITY_IDLE, NULL);
+	several = false;
 	unsigned n_fds = together ? 0 : w->st.n_fds;
 	int r = worker_sleep(w, w->unstored ? WAITING_LOG : WAITING_NOT, w->st.fds, n_fds, timeout,
 	                     unit_log_news, NULL);

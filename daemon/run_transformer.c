@@ -109,12 +109,6 @@ static int one_chunk(struct worker *w, struct unit_input *in, struct record *rec
 	return 0;
 }
 
-static bool work_to_do(struct worker *w, void *arg)
-{
-	(void)arg;
-	return arena_any_queued(w->a, w->reads) || worker_order(w) != ORDER_RUN;
-}
-
 /* Runs the chain's timed work or its flush, committing between the parts. */
 static int timed(struct worker *w, bool flush)
 {
@@ -146,9 +140,7 @@ static int idle(struct worker *w)
 		return r;
 	}
 	int64_t timeout = deadline && deadline - now < LINK_NET_NS ? deadline - now : LINK_NET_NS;
-	worker_activity(w, ACTIVITY_IDLE, NULL);
-	r = worker_sleep(w, WAITING_INPUT, NULL, 0, timeout, work_to_do, NULL);
-	worker_activity(w, ACTIVITY_WORKING, NULL);
+	r = worker_wait_input(w, NULL, 0, timeout);
 	return r < 0 ? r : 0;
 }
 

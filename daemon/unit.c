@@ -144,7 +144,7 @@ static void note_record(struct worker *w, struct unit_output *out, size_t len)
 	out->used += (uint32_t)len;
 	out->records++;
 	if (!w->born)
-		w->born = clock_monotonic();
+		w->born = w->lingers ? w->lingers : clock_monotonic();
 	for (unsigned i = 0; i < out->n_edges; i++) {
 		w->book[BOOK_dropped] += out->missing[i];
 		w->book[BOOK_records_out] += !out->missing[i];
@@ -256,6 +256,18 @@ static uint64_t host_stored(struct stage_host *h, bool delivered)
 	return unit_stored((struct worker *)h, delivered);
 }
 
+/* The shortest in this pipeline, ns: so long may records wait for being handled together. */
+static int64_t shortest_linger(const struct config *cfg, const struct config_stage *me)
+{
+	int64_t linger = INT64_MAX;
+	for (unsigned i = 0; i < cfg->n_stages; i++) {
+		const struct config_stage *s = &cfg->stages[i];
+		if (s->kind == STAGE_PRODUCER && s->pipeline == me->pipeline && s->linger < linger)
+			linger = s->linger;
+	}
+	return linger;
+}
+
 void unit_init(struct worker *w, const uint32_t *edge_number)
 {
 	const struct config *cfg = w->config;
@@ -281,6 +293,7 @@ void unit_init(struct worker *w, const uint32_t *edge_number)
 	}
 	w->dead.edges[0] = w->dead_edge = edge_number[cfg->dead_edge];
 	w->dead.n_edges = 1;
+	nap_init(&w->nap, shortest_linger(cfg, w->stage));
 	unit_log_init(w);
 	memcpy(w->position, w->me->position, sizeof(w->position));
 }
@@ -338,6 +351,7 @@ int unit_claim(struct worker *w)
 		        f->origin_commit < w->origin_commit ? f->origin_commit : w->origin_commit;
 		w->born = f->born && f->born < w->born ? f->born : w->born;
 	}
+	nap_chunk(&w->nap, f->bytes < w->a->buffer_size / 4);
 	atomic_store_explicit(&w->me->hand_entry, h.entry, memory_order_relaxed);
 	stats_add(&w->me->stats, STAT_chunks_in, 1);
 	return 0;

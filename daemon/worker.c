@@ -94,33 +94,58 @@ static void note_sleep(struct worker *w, enum worker_waiting kind, int64_t from,
 	woke = to;
 }
 
-int worker_sleep(struct worker *w, enum worker_waiting waiting, struct pollfd *fds, unsigned n_fds,
-                 int64_t timeout_ns, bool (*look)(struct worker *w, void *arg), void *arg)
+/* One sleep, until a doorbell (unless @napping), the master, @fds or @timeout_ns. */
+static int doze(struct worker *w, enum worker_waiting waiting, bool napping, struct pollfd *fds,
+                unsigned n_fds, int64_t timeout_ns)
 {
 	struct pollfd all[STAGE_FDS_MAX + 1];
-	struct arena_worker *me = w->me;
 	if (n_fds > STAGE_FDS_MAX)
 		n_fds = STAGE_FDS_MAX;
-	atomic_store(&me->waiting, waiting); /* before the look: see above */
-	atomic_thread_fence(memory_order_seq_cst);
-	if (look && look(w, arg)) {
-		atomic_store_explicit(&me->waiting, WAITING_NOT, memory_order_relaxed);
-		return 0;
-	}
 	all[0] = (struct pollfd){.fd = w->channel, .events = POLLIN};
 	if (n_fds)
 		memcpy(all + 1, fds, n_fds * sizeof(*fds));
 	int64_t from = clock_monotonic();
-	int r = link_wait(w->link, all, n_fds + 1, timeout_ns > 0 ? timeout_ns : 0);
+	if (timeout_ns < 0)
+		timeout_ns = 0;
+	int r = (napping ? link_nap : link_wait)(w->link, all, n_fds + 1, timeout_ns);
 	note_sleep(w, waiting, from, clock_monotonic());
-	atomic_store_explicit(&me->waiting, WAITING_NOT, memory_order_relaxed);
-	atomic_fetch_add_explicit(&me->progress, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&w->me->progress, 1, memory_order_relaxed);
 	if (r > 0 && all[0].revents) {
 		read_channel(w);
 		r--;
 	}
 	for (unsigned i = 0; i < n_fds; i++)
 		fds[i].revents = all[i + 1].revents;
+	return r;
+}
+
+int worker_sleep(struct worker *w, enum worker_waiting waiting, struct pollfd *fds, unsigned n_fds,
+                 int64_t timeout_ns, bool (*look)(struct worker *w, void *arg), void *arg)
+{
+	struct arena_worker *me = w->me;
+	atomic_store(&me->waiting, waiting); /* before the look: see above */
+	atomic_thread_fence(memory_order_seq_cst);
+	bool found = look && look(w, arg);
+	int r = found ? 0 : doze(w, waiting, false, fds, n_fds, timeout_ns);
+	atomic_store_explicit(&me->waiting, WAITING_NOT, memory_order_relaxed);
+	return r;
+}
+
+static bool work_to_do(struct worker *w, void *arg)
+{
+	(void)arg;
+	return arena_any_queued(w->a, w->reads) || worker_order(w) != ORDER_RUN;
+}
+
+int worker_wait_input(struct worker *w, struct pollfd *fds, unsigned n_fds, int64_t timeout_ns)
+{
+	int64_t nap = nap_take(&w->nap);
+	if (nap)
+		return doze(w, WAITING_INPUT, true, fds, n_fds,
+		            nap < timeout_ns ? nap : timeout_ns);
+	worker_activity(w, ACTIVITY_IDLE, NULL);
+	int r = worker_sleep(w, WAITING_INPUT, fds, n_fds, timeout_ns, work_to_do, NULL);
+	worker_activity(w, ACTIVITY_WORKING, NULL);
 	return r;
 }
 

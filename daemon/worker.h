@@ -18,6 +18,7 @@
 
 #include "daemon/config.h"
 #include "daemon/confine.h"
+#include "daemon/nap.h"
 #include "ipc/arena.h"
 #include "ipc/clock.h"
 #include "ipc/intent.h"
@@ -124,6 +125,8 @@ struct worker {
 	struct confine_plan plan; /* until the stage is open */
 	uint32_t confined;
 	int64_t retry_since;
+	struct nap nap;  /* before the next look for input */
+	int64_t lingers; /* producer: since when the chunk that is to come does; 0: not yet */
 };
 
 /* Notes what the worker is doing, for `status`; @why may be NULL. */
@@ -135,6 +138,9 @@ enum worker_order worker_order(const struct worker *w);
  * intent to sleep is visible to those who ring, says whether there is something to do already. */
 int worker_sleep(struct worker *w, enum worker_waiting waiting, struct pollfd *fds, unsigned n_fds,
                  int64_t timeout_ns, bool (*look)(struct worker *w, void *arg), void *arg);
+/* Sleeps until there may be something to claim, or the master wants something, or one of @fds does,
+ * or @timeout_ns. Returns as worker_sleep(). */
+int worker_wait_input(struct worker *w, struct pollfd *fds, unsigned n_fds, int64_t timeout_ns);
 /* Gives back what is held and ends the process. */
 _Noreturn void worker_leave(struct worker *w, int status);
 /* This failure is not the fault of the record in hand: no attempt is to be counted against it.

@@ -135,6 +135,19 @@ static bool drain(struct link *l)
 	return any;
 }
 
+static int wait_for(struct pollfd *fds, unsigned n, int64_t ns)
+{
+	struct timespec ts = {ns / 1000000000, ns % 1000000000};
+	int r = ppoll(fds, n, &ts, NULL);
+	return r < 0 && errno != EINTR ? err_errno() : r < 0 ? 0 : r;
+}
+
+int link_nap(struct link *l, struct pollfd *fds, unsigned n, int64_t timeout_ns)
+{
+	(void)l;
+	return wait_for(fds, n, timeout_ns);
+}
+
 int link_wait(struct link *l, struct pollfd *fds, unsigned n, int64_t timeout_ns)
 {
 	struct pollfd all[LINK_FDS_MAX];
@@ -147,18 +160,16 @@ int link_wait(struct link *l, struct pollfd *fds, unsigned n, int64_t timeout_ns
 	all[0] = (struct pollfd){.fd = l->fd, .events = POLLIN};
 	if (n)
 		memcpy(all + 1, fds, n * sizeof(*fds));
-	struct timespec ts = {timeout_ns / 1000000000, timeout_ns % 1000000000};
-	int r = ppoll(all, n + 1, &ts, NULL);
-	if (r < 0 && errno != EINTR)
-		return err_errno();
-	unsigned ready = 0;
-	for (unsigned i = 0; i < n; i++) {
+	int r = wait_for(all, n + 1, timeout_ns);
+	if (r < 0)
+		return r;
+	for (unsigned i = 0; i < n; i++)
 		fds[i].revents = r > 0 ? all[i + 1].revents : 0;
-		ready += fds[i].revents != 0;
-	}
-	if (r > 0 && all[0].revents)
+	if (r > 0 && all[0].revents) {
 		drain(l);
-	return (int)ready;
+		r--;
+	}
+	return r;
 }
 
 /* libzmq sets the scheduling of each of its threads to what it is anyway, and aborts where a

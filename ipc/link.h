@@ -32,3 +32,6 @@ void link_ring(struct link *l, uint32_t w, uint32_t entry, uint32_t gen);
 /* Sleeps until a doorbell, one of @fds, or @timeout_ns (at most LINK_NET_NS). Revents are set in
  * @fds. Returns the number of ready descriptors of @fds, or -errno other than -EINTR. */
 int link_wait(struct link *l, struct pollfd *fds, unsigned n, int64_t timeout_ns);
+
+/* The same, deaf to doorbells: for a short while in which nobody was asked to ring. */
+int link_nap(struct link *l, struct pollfd *fds, unsigned n, int64_t timeout_ns);

@@ -25,6 +25,7 @@
 
 enum {
 	HANDSHAKE_MS = 5000,
+	LOOK_EVERY = 10 * 1000 * 1000, /* ns */
 };
 
 static int set_int(void *sock, int option, int value)
@@ -191,6 +192,8 @@ int zmqsock_open(struct zmqsock *s, struct stage *st, const struct zmqsock_confi
 		r = open_monitor(s);
 	if (r == 0 && type == ZMQ_ROUTER)
 		r = set_int(s->sock, ZMQ_ROUTER_HANDOVER, 1);
+	if (r == 0 && type == ZMQ_ROUTER) /* says who is not there */
+		r = set_int(s->sock, ZMQ_ROUTER_MANDATORY, 1);
 	return r ? r : attach(s, cfg);
 }
 
@@ -329,6 +332,18 @@ int zmqsock_service(struct zmqsock *s)
 		break_waiting(s);
 	}
 	return r < 0 ? r : 0;
+}
+
+int zmqsock_look(struct zmqsock *s)
+{
+	int64_t now = clock_monotonic();
+	bool news = false;
+	for (unsigned i = 1; i < s->st->n_fds; i++)
+		news |= s->st->fds[i].revents != 0;
+	if (!s->monitor || (!news && now - s->looked < LOOK_EVERY))
+		return 0;
+	s->looked = now;
+	return zmqsock_service(s);
 }
 
 static void shut(struct zmqsock *s)

@@ -8,8 +8,8 @@
  * connection is kept as a duplicated descriptor until its DISCONNECTED event comes: when the peer
  * has not closed it by then, it was this side that threw the client out, and that is counted.
  *
- * Everything runs in the caller's thread, in zmqsock_service(): cheap enough for every call of
- * produce().
+ * Everything runs in the caller's thread, in zmqsock_service(). Each question to libzmq whether
+ * there is news is two system calls, so busy callers use zmqsock_look().
  *
  * Limits: libzmq puts no bound on the number of parts of one multipart message, and keeps them
  * until the last one is there; a hostile client that was let in can so outgrow the memory formula.
@@ -92,6 +92,7 @@ struct zmqsock {
 	size_t n_peers, cap_peers;
 	int64_t max_clients;
 	bool just_failed; /* the last monitor event was a failed handshake */
+	int64_t looked;   /* by zmqsock_look(), CLOCK_MONOTONIC ns */
 	unsigned denied;  /* counted as refused, and their DISCONNECTED is still to come */
 	struct stage *st; /* whose refused is counted up */
 };
@@ -115,6 +116,9 @@ bool zmqsock_close_sent(struct zmqsock *s, int64_t ms);
 /* Answers authentication requests and counts refused clients, until there is nothing left. 0 or
  * -errno. */
 int zmqsock_service(struct zmqsock *s);
+/* The same for a call that comes often: not at all when the descriptors of zmqsock_wait() have
+ * nothing new and the last look is but milliseconds ago. */
+int zmqsock_look(struct zmqsock *s);
 
 /* Puts the descriptors to wait for into st->fds[0..] and sets st->n_fds. They are edge-triggered:
  * call it after a receive said EAGAIN and after zmqsock_service. */

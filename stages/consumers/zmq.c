@@ -174,7 +174,7 @@ static int tick(struct stage *st)
 	struct zmq_state *z = st->state;
 	if (!z->sock.monitor)
 		return STAGE_OK;
-	int r = zmqsock_service(&z->sock);
+	int r = zmqsock_look(&z->sock);
 	st->deadline = clock_monotonic() + SERVICE_EVERY;
 	return r;
 }
@@ -279,7 +279,7 @@ static int finish(struct stage *st)
 {
 	const struct zmq_config *cfg = st->config;
 	struct zmq_state *z = st->state;
-	int r = cfg->socket == SOCKET_DEALER ? socket_open(st) : tick(st);
+	int r = cfg->socket == SOCKET_DEALER ? socket_open(st) : 0;
 	if (r)
 		return r;
 	if (cfg->socket == SOCKET_DEALER)

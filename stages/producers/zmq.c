@@ -29,8 +29,7 @@
 enum {
 	TAKE_MESSAGES = 256,
 	TAKE_BYTES = 1 << 20,
-	NUMBER_MAX = 20,               /* digits of a message's number */
-	OWED_EVERY = 50 * 1000 * 1000, /* ns */
+	NUMBER_MAX = 20, /* digits of a message's number */
 };
 
 enum socket_kind {
@@ -231,19 +230,12 @@ static int take(struct stage *st, size_t *bytes)
 	return take_plain(st, is_topic(z, st->config));
 }
 
-static int64_t owed_at(const struct zmq_state *z)
-{
-	if (!z->router || !router_owes(z->router))
-		return 0;
-	return clock_monotonic() + OWED_EVERY;
-}
-
 static int idle(struct stage *st)
 {
 	struct zmq_state *z = st->state;
 	if (zmqsock_readable(&z->sock))
 		return STAGE_OK;
-	st->deadline = owed_at(z);
+	st->deadline = z->router ? router_deadline(z->router) : 0;
 	zmqsock_wait(&z->sock);
 	if (z->again_fd)
 		st->fds[st->n_fds++] = (struct pollfd){.fd = z->again_fd - 1, .events = POLLIN};
@@ -276,7 +268,7 @@ static int produce(struct stage *st)
 	struct zmq_state *z = st->state;
 	size_t total = 0, bytes = 0;
 	hush(z);
-	int r = zmqsock_service(&z->sock);
+	int r = zmqsock_look(&z->sock);
 	if (r < 0)
 		return r;
 	r = 1;

@@ -21,7 +21,12 @@
 enum {
 	ID_MAX = 255,
 	READY_EVERY = 100 * 1000 * 1000, /* ns between two READY nobody asked for */
+	OWED_EVERY = 50 * 1000 * 1000,   /* ns between two looks whether what is owed can be said */
+	GREET_EVERY = 5 * 1000 * 1000,   /* ns between two looks who is back */
 };
+
+static const int64_t GREET_FOR =
+        INT64_C(10000000000); /* ns; longer than clients take to reconnect */
 
 /* What is known of a client only while this process lives. */
 struct session {
@@ -56,7 +61,8 @@ struct router {
 	uint64_t head, tail, cap;
 	uint16_t touched[CLIENTS_MAX];
 	unsigned n_touched;
-	bool owes; /* some session owes something */
+	bool owes;                     /* some session owes something */
+	int64_t greet_at, greet_until; /* CLOCK_MONOTONIC, ns; 0: no more */
 };
 
 struct decoding {
@@ -138,6 +144,8 @@ int router_open(struct router **router, struct stage *st, struct zmqsock *sock,
 	if (r < 0)
 		return r;
 	clients_load(&ro->clients, st);
+	ro->greet_at = clock_monotonic();
+	ro->greet_until = ro->clients.n ? ro->greet_at + GREET_FOR : 0;
 	return inherit(ro);
 }
 
@@ -151,13 +159,20 @@ struct router *router_close(struct router *ro)
 	return NULL;
 }
 
-/* A client that does not read its answers loses them: that is none of our business. */
-static int say(struct router *ro, const void *id, size_t id_len, const char *word,
-               const struct zmqproto_frame *rest, size_t n)
+/* A client that does not read its answers loses them: that is none of our business. 0: said; 1: it
+ * is not there, or does not read; -errno. */
+static int say_to(struct router *ro, const void *id, size_t id_len, const char *word,
+                  const struct zmqproto_frame *rest, size_t n)
 {
 	struct zmqproto_frame f[1 + ZMQPROTO_FRAMES_MAX] = {{id, id_len}, zmqproto_word(word)};
 	memcpy(f + 2, rest, n * sizeof(*rest));
-	int r = zmqsock_send(ro->sock->sock, f, n + 2);
+	return zmqsock_send(ro->sock->sock, f, n + 2);
+}
+
+static int say(struct router *ro, const void *id, size_t id_len, const char *word,
+               const struct zmqproto_frame *rest, size_t n)
+{
+	int r = say_to(ro, id, id_len, word, rest, n);
 	return r < 0 ? r : 0;
 }
 
@@ -169,18 +184,24 @@ static int refuse(struct router *ro, const void *id, size_t id_len, const char *
 	return say(ro, id, id_len, "ERROR", &reason, 1);
 }
 
-static int say_ready(struct router *ro, unsigned slot)
+static int say_ready_to(struct router *ro, unsigned slot, const void *id, size_t id_len)
 {
-	struct session *s = &ro->session[slot];
 	char last[ZMQPROTO_NUMBER_MAX], window[ZMQPROTO_NUMBER_MAX];
 	struct zmqproto_frame f[] = {
 	        zmqproto_word("1"),
 	        zmqproto_number(last, ro->clients.slot[slot].seq),
 	        zmqproto_number(window, ro->cfg.window),
 	};
+	return say_to(ro, id, id_len, "READY", f, 3);
+}
+
+static int say_ready(struct router *ro, unsigned slot)
+{
+	struct session *s = &ro->session[slot];
 	s->owe_ready = s->owe_ack = false;
 	s->ready_at = clock_monotonic();
-	return say(ro, s->id, s->id_len, "READY", f, 3);
+	int r = say_ready_to(ro, slot, s->id, s->id_len);
+	return r < 0 ? r : 0;
 }
 
 static int say_ack(struct router *ro, unsigned slot)
@@ -252,6 +273,34 @@ static int settle_one(struct router *ro, const struct due *d)
 	return 0;
 }
 
+/* A client whose window was full when the last process died has nothing to send, and would wait out
+ * its silence: so whoever is known and back is told at once where to go on. */
+static int greet(struct router *ro)
+{
+	int64_t now = clock_monotonic();
+	if (now < ro->greet_at)
+		return 0;
+	ro->greet_at = now + GREET_EVERY;
+	if (now > ro->greet_until)
+		ro->greet_until = 0;
+	for (unsigned i = 0; i < CLIENTS_MAX; i++) {
+		const struct client *cl = &ro->clients.slot[i];
+		struct session *s = &ro->session[i];
+		if (!cl->id_len || cl->id_len == CLIENTS_HASHED || s->id_len || !settled(ro, i))
+			continue;
+		int r = say_ready_to(ro, i, cl->id, cl->id_len);
+		if (r < 0)
+			return r;
+		if (r > 0)
+			continue;
+		memcpy(s->id, cl->id, cl->id_len);
+		s->id_len = cl->id_len;
+		s->greeted = true;
+		s->ready_at = now;
+	}
+	return 0;
+}
+
 int router_answer(struct router *ro)
 {
 	int r = 0;
@@ -271,12 +320,15 @@ int router_answer(struct router *ro)
 			r = pay(ro, ro->touched[i], now);
 	}
 	ro->n_touched = 0;
-	return r < 0 ? r : pay_all(ro);
+	r = r < 0 ? r : pay_all(ro);
+	return r == 0 && ro->greet_until ? greet(ro) : r;
 }
 
-bool router_owes(const struct router *ro)
+int64_t router_deadline(const struct router *ro)
 {
-	return ro->owes;
+	if (ro->greet_until)
+		return ro->greet_at;
+	return ro->owes ? clock_monotonic() + OWED_EVERY : 0;
 }
 
 /* The oldest client of which nothing is under way makes room; one with half a message stored goes

@@ -7,6 +7,9 @@
  * as "n of its records are in", and when it comes again its first n are decoded into nothing. ACKs
  * wait in a queue until the host says that the commit they belong to is stored.
  *
+ * After a restart the clients that are known are told READY as soon as they are back, for some
+ * seconds; a client need not wait out its silence.
+ *
  * READY speaks for everything up to a sequence, so it is only sent when all that was taken of this
  * client is acknowledged; until then it is owed. A client whose repeats arrive meanwhile loses
  * nothing: they are known by number and dropped.
@@ -41,5 +44,5 @@ int router_take(struct router *router, zmq_msg_t *first, size_t *bytes);
  * -errno. */
 int router_answer(struct router *router);
 
-/* Whether router_answer should be called again soon though nothing happens. */
-bool router_owes(const struct router *router);
+/* When router_answer is to be called though nothing happens: CLOCK_MONOTONIC ns, 0: need not. */
+int64_t router_deadline(const struct router *router);

@@ -71,6 +71,33 @@ static void test_router_ack_waits(void **state)
 	rig_free(r);
 }
 
+/* After a restart who waits in silence is told where to go on, once, and may. */
+static void test_router_greets(void **state)
+{
+	(void)state;
+	struct rig *r = start("socket: router\nwindow: 1\n");
+	struct peer p, stranger;
+	peer_open(&p, ZMQ_DEALER, "client");
+	peer_connect(&p, endpoint);
+	peer_frames(&p, "HELLO|1|1");
+	rig_expect(r, &p, "READY|1|0|1");
+	peer_frames(&p, "SEND|1|{\"n\":1}");
+	rig_expect(r, &p, "ACK|1");
+	rig_kill(r);
+	peer_open(&stranger, ZMQ_DEALER, "stranger");
+	peer_connect(&stranger, endpoint);
+	rig_expect(r, &p, "READY|1|1|1");
+	peer_frames(&p, "SEND|2|{\"n\":2}");
+	rig_expect(r, &p, "ACK|2");
+	peer_frames(&stranger, "HELLO|1|1");
+	rig_expect(r, &stranger, "READY|1|0|1");
+	assert_null(peer_hear(&p));
+	assert_numbers(r, 2);
+	peer_close(&p);
+	peer_close(&stranger);
+	rig_free(r);
+}
+
 static void test_router_resume(void **state)
 {
 	(void)state;
@@ -257,9 +284,10 @@ static void test_router_hostile(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_router),        cmocka_unit_test(test_router_ack_waits),
-	        cmocka_unit_test(test_router_resume), cmocka_unit_test(test_router_split),
-	        cmocka_unit_test(test_router_ids),    cmocka_unit_test(test_router_hostile),
+	        cmocka_unit_test(test_router),         cmocka_unit_test(test_router_ack_waits),
+	        cmocka_unit_test(test_router_greets),  cmocka_unit_test(test_router_resume),
+	        cmocka_unit_test(test_router_split),   cmocka_unit_test(test_router_ids),
+	        cmocka_unit_test(test_router_hostile),
 	};
 	return cmocka_run_group_tests(tests, producer_setup, producer_teardown);
 }
