@@ -3,7 +3,7 @@
  *
  * Waiting uses the PULL's ZMQ_FD in a plain ppoll, because zmq_poll counts in milliseconds. That
  * descriptor is edge-triggered: it is only armed after a receive has said EAGAIN, so link_wait
- * drains first and last.
+ * drains after each wake-up, and before the first.
  */
 #include "ipc/link.h"
 
@@ -22,7 +22,8 @@
 struct link {
 	void *ctx;
 	void *pull;
-	int fd; /* of pull */
+	int fd;     /* of pull */
+	bool armed; /* nothing was there when pull was last looked at */
 	uint32_t self, workers;
 	char dir[108];
 	void **push; /* by worker; made on the first ring */
@@ -132,6 +133,7 @@ static bool drain(struct link *l)
 	bool any = false;
 	while (zmq_recv(l->pull, hint, sizeof(hint), ZMQ_DONTWAIT) >= 0)
 		any = true;
+	l->armed = errno == EAGAIN;
 	return any;
 }
 
@@ -153,7 +155,7 @@ int link_wait(struct link *l, struct pollfd *fds, unsigned n, int64_t timeout_ns
 	struct pollfd all[LINK_FDS_MAX];
 	if (n > LINK_FDS_MAX - 1)
 		n = LINK_FDS_MAX - 1;
-	if (drain(l))
+	if (!l->armed && drain(l))
 		timeout_ns = 0;
 	if (timeout_ns > LINK_NET_NS)
 		timeout_ns = LINK_NET_NS;

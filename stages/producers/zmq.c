@@ -233,7 +233,8 @@ static int take(struct stage *st, size_t *bytes)
 static int idle(struct stage *st)
 {
 	struct zmq_state *z = st->state;
-	if (zmqsock_readable(&z->sock))
+	if (z->router &&
+	    zmqsock_readable(&z->sock)) /* it may have answered since it found nothing */
 		return STAGE_OK;
 	st->deadline = z->router ? router_deadline(z->router) : 0;
 	zmqsock_wait(&z->sock);
