@@ -32,7 +32,7 @@ struct carry_block {
 	uint32_t is_book;      /* a line of the books: no position */
 	uint32_t position_len; /* trailing zeros are left out */
 	uint64_t flags;
-	uint64_t config_hash;
+	uint64_t source_hash;
 	uint64_t book[BOOK_COUNT];
 	uint32_t crc; /* of this struct with crc 0, then of the position */
 	uint32_t pad;
@@ -68,7 +68,7 @@ static int put_worker(FILE *f, const struct arena_worker *s)
 	memcpy(b.stage, s->stage, sizeof(b.stage) - 1);
 	memcpy(b.heir, s->heir, sizeof(b.heir) - 1);
 	b.flags = s->committed.flags;
-	b.config_hash = s->config_hash;
+	b.source_hash = s->source_hash;
 	memcpy(b.book, s->committed.book, sizeof(b.book));
 	while (len && !s->position[len - 1])
 		len--;
@@ -147,7 +147,7 @@ static void take_worker(struct master *m, const struct carry_block *b, const uin
 	s->kind = b->kind;
 	memcpy(s->heir, b->heir, sizeof(s->heir));
 	s->committed.flags = b->flags;
-	s->config_hash = b->config_hash;
+	s->source_hash = b->source_hash;
 	memcpy(s->committed.book, b->book, sizeof(b->book));
 	memcpy(s->position, position, ARENA_POSITION_MAX);
 }

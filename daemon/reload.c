@@ -302,7 +302,6 @@ static void release_children(struct master *m)
 			c->wanted = false;
 			c->state = CHILD_NONE;
 			c->failures = 0;
-			arena_worker(&m->arena, w)->committed.flags &= ~(uint64_t)COMMITTED_ENDED;
 		} else {
 			c->stage = (unsigned)(n - r->next->stages);
 		}

@@ -12,7 +12,7 @@ import json
 import os
 import threading
 
-from conftest import DEADLINE, ControlError, dealer, free_port, wait_for
+from conftest import DEADLINE, ControlError, dealer, free_port, ndjson, wait_for
 
 RELOADS = int(os.environ.get("SLUICE_RELOADS", "20"))
 RECORDS = int(os.environ.get("SLUICE_RECORDS", "200000"))
@@ -153,3 +153,85 @@ def test_a_removed_reader_that_is_stuck(daemon):
     d.wait_for(lambda: d.stats("out")["records_in"] > before + 1000, what="the producer to go on")
     audit = wait_for(lambda: (a := d.audit())["balanced"] and a, DEADLINE, "the books")
     assert audit["dropped"] > 0
+
+
+ENDED = {
+    "plain": """
+consumers:
+  out: {from: in, type: file, path: @DIR@/out.ndjson, codec: json}
+""",
+    "a consumer added": """
+consumers:
+  out: {from: in, type: file, path: @DIR@/out.ndjson, codec: json}
+  more: {from: in, type: file, path: @DIR@/more.ndjson, codec: json}
+""",
+    "a stage between": """
+transformers:
+  clean: {from: in, steps: [{set: {x: 1}}]}
+consumers:
+  out: {from: clean, type: file, path: @DIR@/out.ndjson, codec: json}
+""",
+}
+ONCE = """
+producers:
+  in: {type: file, path: @PATH@, codec: json@MORE@}
+  gen: {type: generate, rate: 100, record: {x: 1}}
+"""
+ASIDE = "  rest: {from: gen, type: 'null'}\n"
+
+
+def once(graph, path="@DIR@/in.ndjson", more=""):
+    return ONCE.replace("@PATH@", path).replace("@MORE@", more) + ENDED[graph] + ASIDE
+
+
+def ids(path):
+    return [r["id"] for r in ndjson(path)]
+
+
+def reload_and_end(d, text):
+    """Reloads, and waits until the producer and the consumer have come to their ends again."""
+    d.write_config(text)
+    d.sluicectl("reload").check_returncode()
+    d.wait_for(lambda: all(d.stage(s)["state"] == "ended" for s in ("in", "out")), what="the ends")
+
+
+def test_an_end_outlasts_reloads(daemon):
+    """A producer that has read its file to the end does not read it again, whatever is changed around it: neither
+    by reloads, nor by a restart of the stage. Only when its own options change it begins anew."""
+    d = daemon(once("plain"), start=False)
+    d.write("in.ndjson", "".join('{"id": %d}\n' % i for i in range(1000)))
+    d.start()
+    d.wait_for(lambda: d.stage("out")["state"] == "ended", what="the end")
+    assert ids(d.dir / "out.ndjson") == list(range(1000))
+    for graph in ("a consumer added", "plain", "a stage between", "plain"):
+        reload_and_end(d, once(graph))
+        assert ids(d.dir / "out.ndjson") == list(range(1000)), f"read again after: {graph}"
+    reload_and_end(d, once("plain", more=", batch: {records: 7}, meta: true"))
+    d.ctl("restart", "in")
+    d.wait_for(lambda: d.stage("in")["state"] == "ended", what="the producer to be at its end")
+    assert ids(d.dir / "out.ndjson") == list(range(1000)), "read again after a change of how it is run"
+    d.write("in2.ndjson", '{"id": 5000}\n')
+    reload_and_end(d, once("plain", path="@DIR@/in2.ndjson"))
+    assert ids(d.dir / "out.ndjson") == [*range(1000), 5000], "another path is read"
+    d.write("in3.ndjson", '{"id": 6000}\n')
+    reload_and_end(d, once("plain", path='["@DIR@/in2.ndjson", "@DIR@/in3.ndjson"]'))
+    assert ids(d.dir / "out.ndjson") == [*range(1000), 5000, 6000], "what was added is read, and only that"
+    reload_and_end(d, once("plain", path='["@DIR@/in3.ndjson"]'))
+    assert ids(d.dir / "out.ndjson") == [*range(1000), 5000, 6000], "what was left is not read again"
+    reload_and_end(d, once("plain", path='["@DIR@/in3.ndjson"]', more=", read_buffer: 1MiB"))
+    assert ids(d.dir / "out.ndjson") == [*range(1000), 5000, 6000, 6000], "with other options it begins anew"
+
+
+def test_an_end_outlasts_a_new_start(daemon):
+    """The same over a stop and a start with another graph, as long as the run as a whole had not ended."""
+    head = "arena: {size: 16MiB, buffer: 64KiB, path: @DIR@/arena}\n"
+    d = daemon(head + once("plain"), start=False, expect=["recovered [0-9]+ chunks"])
+    d.write("in.ndjson", "".join('{"id": %d}\n' % i for i in range(1000)))
+    d.start()
+    d.wait_for(lambda: d.stage("out")["state"] == "ended", what="the end")
+    for graph in ("a stage between", "a consumer added"):
+        d.stop()
+        d.write_config(head + once(graph))
+        d.start()
+        d.wait_for(lambda: all(d.stage(s)["state"] == "ended" for s in ("in", "out")), what="the ends")
+        assert ids(d.dir / "out.ndjson") == list(range(1000)), f"read again after a start with: {graph}"
