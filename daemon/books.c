@@ -52,7 +52,10 @@ static int edge_pipeline(const struct master *m, uint32_t number)
 	for (unsigned i = 0; i < m->config->n_edges; i++)
 		if (m->edge_number[i] == number)
 			return (int)m->config->stages[m->config->edges[i].to].pipeline;
-	return -1;
+	/* one that is on its way out: to whoever would have read it */
+	const struct config_stage *s =
+	        number < ARENA_EDGES_MAX ? stage_named(m, m->arena.h->edges[number].to) : NULL;
+	return s ? (int)s->pipeline : -1;
 }
 
 static void add_figures(const struct master *m, const struct arena *a, int pipeline,

@@ -214,6 +214,8 @@ static int on_tick(sd_event_source *src, uint64_t usec, void *arg)
 	}
 	notify_tick(m, now);
 	reload_step(m);
+	if (m->discarding)
+		home_discard_rest(m);
 	switch (m->state) {
 	case MASTER_STARTING:
 		if (all_up(m))

@@ -138,7 +138,9 @@ struct arena_edge {
 	char to[ARENA_NAME_MAX];
 	_Atomic uint32_t quota; /* chunks */
 	_Atomic uint32_t drop;  /* 1: who finds it full drops, counted */
-	uint8_t pad[56];
+	_Atomic uint32_t
+	        discard; /* 1: a reload is to remove it with its chunks, dropped and counted */
+	uint8_t pad[52];
 };
 _Static_assert(sizeof(struct arena_edge) == 256, "");
 

@@ -10,7 +10,10 @@ SLUICE_RELOADS says how many reloads (20); SLUICE_RECORDS how many records at le
 
 import json
 import os
+import signal
 import threading
+
+import pytest
 
 from conftest import DEADLINE, ControlError, dealer, free_port, ndjson, wait_for
 
@@ -235,3 +238,68 @@ def test_an_end_outlasts_a_new_start(daemon):
         d.start()
         d.wait_for(lambda: all(d.stage(s)["state"] == "ended" for s in ("in", "out")), what="the ends")
         assert ids(d.dir / "out.ndjson") == list(range(1000)), f"read again after a start with: {graph}"
+
+
+GONE = """
+arena: {size: 8MiB, buffer: 64KiB, path: @DIR@/arena}
+producers:
+  gen: {type: generate, rate: 20000, record: {id: =seq}}
+consumers:
+  out: {from: gen, type: file, path: @DIR@/out.ndjson, codec: json}
+"""
+STUCK = GONE + "  bad: {from: gen, type: 'null', quota: 4}\n"
+
+
+def cut_off(daemon, kill):
+    """A daemon that was ended in the middle of `reload --discard gen->bad`. Returns it, and how many records that
+    edge had."""
+    d = daemon(STUCK, expect=["dropped [0-9]+ records of edge gen->bad", "recovered [0-9]+ chunks",
+                              "the arena holds [0-9]+ chunks of edge gen -> bad", "does not leave: killed"])
+    d.ctl("pause", "bad")
+    d.wait_for(lambda: d.stage("gen")["state"] == "blocked", what="the queue to be full")
+    records = d.edge("gen->bad")["records"]
+    os.kill(d.worker("gen")["pid"], signal.SIGSTOP)  # it cannot leave, so the reload cannot come to its end
+    d.write_config(GONE)
+    with d.connect() as s:
+        s.sendall(b"reload --discard gen->bad\n")
+        d.wait_for(lambda: d.stage("bad")["state"] == "stopped", what="the reload to be under way")
+        if kill:
+            d.kill_all()
+        else:
+            assert d.stop() == 0
+    return d, records
+
+
+def all_balanced(d):
+    audit = wait_for(lambda: (a := d.audit())["balanced"] and a, what="the books")
+    assert all(p["balanced"] for p in audit["pipelines"]), audit
+    return audit
+
+
+@pytest.mark.parametrize("kill", [True, False])
+def test_ended_within_a_discard(daemon, kill):
+    """The order to drop the edge outlasts the daemon: the next start with the new configuration carries it out."""
+    d, records = cut_off(daemon, kill)
+    d.start()
+    assert all_balanced(d)["dropped"] == records
+    before = d.stats("out")["records_in"]
+    d.wait_for(lambda: d.stats("out")["records_in"] > before + 1000, what="the rest to go on")
+    d.stop()
+    d.start()
+    assert all_balanced(d)["dropped"] == records, "counted once"
+
+
+def test_a_discard_that_is_taken_back(daemon):
+    """A start with the old configuration forgets the order: nothing is dropped, and the edge is kept from then on."""
+    d, records = cut_off(daemon, kill=True)
+    d.write_config(STUCK.replace("'null', quota", "file, path: /proc/nowhere/x, quota"))
+    d.expect.append("not reachable yet")
+    d.start()
+    assert d.edge("gen->bad")["records"] >= records and all_balanced(d)["dropped"] == 0
+    d.kill_all()
+    d.write_config(GONE)
+    assert d.start(wait=False).wait() == 1 and "the arena holds" in d.log()
+    d.write_config(STUCK)
+    d.start()
+    d.wait_for(lambda: d.stats("bad")["records_in"] > records, what="the chunks to be delivered")
+    assert all_balanced(d)["dropped"] == 0

@@ -80,7 +80,7 @@ def reload_adds_stages(job, box):
 def discard(job, box):
     """
     A consumer is paused, its queue fills, and a reload drops it with its chunks: counted, each once. Who is killed
-    in the middle of that is refused with the new configuration, and starts the whole again with the old one.
+    in the middle of that is started with the new configuration, and finishes it.
     """
     less = job.config.replace("  extra: {from: clean, type: 'null'}\n", "")
     box.start()
@@ -92,11 +92,6 @@ def discard(job, box):
         return edges and edges["clean->extra"]["full"]
 
     def gone():
-        if box.dead() == 1 and "holds" in box.log():
-            box.configure(job.config)
-            box.start()
-            ask_until_done(box, "pause extra")
-            box.configure(less)
         revive(box)
         found = box.stages()
         if "extra" in found:
@@ -116,13 +111,6 @@ def revive(box):
     """Starts it again when it was killed."""
     if box.dead() == -signal.SIGKILL:
         box.start()
-
-
-def ask_until_done(box, command):
-    def done():
-        revive(box)
-        return (box.ask(command) or {"error": 1}).get("error") is None
-    oracle.until(command, done)
 
 
 def new_geometry(job, box):
