@@ -61,12 +61,28 @@ static int put(FILE *f, struct carry_block *b, const uint8_t *position)
 	return 0;
 }
 
-static int put_worker(FILE *f, const struct arena_worker *s)
+/* The next stage of the same pipeline, round and round: the arena's edges are not carried over, and
+ * from whichever stage is gone at the next start the way leads to one that is there. */
+static const char *next_of_pipeline(const struct config *cfg, const char *stage)
+{
+	const struct config_stage *s = config_stage(cfg, stage);
+	if (!s || (s->builtin && s->kind == STAGE_CONSUMER))
+		return NULL;
+	for (unsigned i = 0, at = (unsigned)(s - cfg->stages); i < cfg->n_stages; i++) {
+		const struct config_stage *o = &cfg->stages[(at + 1 + i) % cfg->n_stages];
+		if (o->pipeline == s->pipeline && !o->builtin)
+			return o->name;
+	}
+	return NULL;
+}
+
+static int put_worker(FILE *f, const struct config *cfg, const struct arena_worker *s)
 {
 	struct carry_block b = {.ordinal = s->ordinal, .kind = s->kind};
 	uint32_t len = ARENA_POSITION_MAX;
 	memcpy(b.stage, s->stage, sizeof(b.stage) - 1);
-	memcpy(b.heir, s->heir, sizeof(b.heir) - 1);
+	const char *next = next_of_pipeline(cfg, b.stage);
+	snprintf(b.heir, sizeof(b.heir), "%.*s", ARENA_NAME_MAX - 1, next ? next : s->heir);
 	b.flags = s->committed.flags;
 	b.source_hash = s->source_hash;
 	memcpy(b.book, s->committed.book, sizeof(b.book));
@@ -76,14 +92,14 @@ static int put_worker(FILE *f, const struct arena_worker *s)
 	return put(f, &b, s->position);
 }
 
-static int put_all(FILE *f, const struct arena *a)
+static int put_all(FILE *f, const struct config *cfg, const struct arena *a)
 {
 	struct carry_head head = {.version = CARRY_VERSION, .books = BOOK_COUNT};
 	memcpy(head.magic, magic, sizeof(magic));
 	int r = fwrite(&head, sizeof(head), 1, f) == 1 ? 0 : err_errno();
 	for (uint32_t w = 0; r == 0 && w < a->workers; w++)
 		if (arena_worker(a, w)->stage[0])
-			r = put_worker(f, arena_worker(a, w));
+			r = put_worker(f, cfg, arena_worker(a, w));
 	for (unsigned i = 0; r == 0 && i < ARENA_BOOKS_MAX; i++) {
 		const struct arena_book *line = &a->h->books[i];
 		struct carry_block b = {.is_book = 1};
@@ -105,7 +121,7 @@ int carry_save(struct master *m)
 	mkdir(m->config->state_path, 0700);
 	FAULT(save);
 	FILE *f = fopen(fresh, "we");
-	int r = f ? put_all(f, &m->arena) : err_errno();
+	int r = f ? put_all(f, m->config, &m->arena) : err_errno();
 	if (f) {
 		if (r == 0 && (fflush(f) != 0 || fsync(fileno(f)) < 0))
 			r = err_errno();

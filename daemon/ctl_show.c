@@ -259,9 +259,9 @@ static void show_sum(struct doc d, const char *const *terms, struct buf *out)
 
 static void show_balance(const struct ctl *ctl, struct doc d, struct buf *out)
 {
-	static const char *const in[] = {"received", "made", "replayed", NULL};
-	static const char *const gone[] = {"delivered", "filtered",  "absorbed", "dead",
-	                                   "dropped",   "in_flight", "aside",    NULL};
+	static const char *const in[] = {"received", "made", "replayed", "moved_in", NULL};
+	static const char *const gone[] = {"delivered", "filtered", "absorbed",  "dead", "dropped",
+	                                   "in_flight", "aside",    "moved_out", NULL};
 	bool ok = doc_bool(doc_at(d, "balanced"));
 	const char *word = ok ? "balanced" : "NOT balanced";
 	table_add(out, word, strlen(word), ok ? TABLE_GOOD : TABLE_BAD, ctl->color);

@@ -295,6 +295,8 @@ static int start(struct master *m)
 		m->children[w].channel = -1;
 	r = children_assign(m);
 	if (r == 0)
+		books_new_graph(m);
+	if (r == 0)
 		r = make_loop(m);
 	if (r == 0)
 		r = control_open(m);
@@ -334,6 +336,7 @@ int master_run(struct config *config, bool until_done)
 	m->tick = sd_event_source_disable_unref(m->tick);
 	m->event = sd_event_unref(m->event);
 	free(m->samples);
+	free(m->moved);
 	config_free(m->config);
 	free(m);
 	return status;

@@ -107,6 +107,8 @@ struct master {
 	struct sample *samples;  /* [stage][SAMPLES], a ring */
 	unsigned sample_at;      /* where the next goes */
 	unsigned n_samples;
+	int64_t *moved; /* by pipeline: what it had too much when the graph was made: see books.c */
+	bool moved_due; /* that is not known yet */
 	bool discarding;       /* an edge that is to be dropped waits for a stage to settle */
 	struct reload *reload; /* one that is under way */
 	struct control *control;
@@ -144,12 +146,17 @@ struct books {
 	uint64_t book[BOOK_COUNT];
 	uint64_t in_flight; /* records */
 	uint64_t aside;     /* records set aside, torn or corrupt: part of the balance */
+	int64_t moved; /* of a pipeline: how many came from what is another one now; < 0: went */
 	bool balanced;
 };
 
 /* The books of the whole (@pipeline -1) or of one pipeline. Looks until nothing moved while
  * looking. 0, or ARENA_E_NONE: it never held still (tried for about 100 ms). */
 int books_audit(const struct master *m, int pipeline, struct books *out);
+/* To be called when pipelines may have been cut or joined: finds out what each has of others. */
+void books_new_graph(struct master *m);
+/* Does that when it is still due: the ledger had not held still. */
+void books_attribute(struct master *m);
 /* The same over an arena alone, without a configuration (--arena-check). */
 int books_of_arena(const struct arena *a, struct books *out);
 

@@ -322,6 +322,8 @@ static int swap(struct master *m)
 	int x = home_assign_edges(m);
 	if (x == 0)
 		x = children_assign(m);
+	if (x == 0)
+		books_new_graph(m);
 	for (uint32_t w = 0; x == 0 && w < m->arena.workers; w++)
 		if (m->children[w].wanted && m->children[w].state == CHILD_NONE)
 			children_restart_later(m, w);

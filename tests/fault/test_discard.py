@@ -19,7 +19,7 @@ producers:
 consumers:
   db: {from: [a, b], type: sqlite, path: @/out.db, table: t, synchronous: "off"}
 """
-STAYS = BEFORE.replace("from: [a, b]", "from: a") + "  rest: {from: [a, b], type: 'null'}\n"
+STAYS = BEFORE.replace("from: [a, b]", "from: a") + "  rest: {from: b, type: 'null'}\n"
 GONE = BEFORE.replace("db: {from: [a, b], type: sqlite, path: @/out.db, table: t, synchronous: \"off\"}",
                       "rest: {from: [a, b], type: 'null'}")
 
