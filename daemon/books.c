@@ -7,6 +7,13 @@
  * until no commit number changed and no intent was COMMITTED from before to after: then it was a
  * snapshot. Chunks on the dead-letter edge are not in flight: they were counted as dead when they
  * were put there.
+ *
+ * Figures are kept by stage, and a pipeline's are those of the stages that are in it now. When a
+ * reload or a start cuts a pipeline in two, what was received in one part may have been delivered
+ * in the other. How much that is follows from the whole, which balances: what each part has too
+ * much or too little at that moment MOVED between them. It is a constant until the graph changes
+ * again, for nothing goes from one pipeline to another; so from then on each balances exactly, by
+ * itself. If the whole does not balance, nothing is laid to moving.
  */
 #include "daemon/master.h"
 
@@ -52,7 +59,10 @@ static int edge_pipeline(const struct master *m, uint32_t number)
 	for (unsigned i = 0; i < m->config->n_edges; i++)
 		if (m->edge_number[i] == number)
 			return (int)m->config->stages[m->config->edges[i].to].pipeline;
-	return -1;
+	/* one that is on its way out: to whoever would have read it */
+	const struct config_stage *s =
+	        number < ARENA_EDGES_MAX ? stage_named(m, m->arena.h->edges[number].to) : NULL;
+	return s ? (int)s->pipeline : -1;
 }
 
 static void add_figures(const struct master *m, const struct arena *a, int pipeline,
@@ -93,12 +103,14 @@ static void add_flight(const struct master *m, const struct arena *a, int pipeli
 	}
 }
 
-static bool balanced(const struct books *b)
+/* What came in and did not come out; 0: it balances. */
+static int64_t surplus(const struct books *b)
 {
 	const uint64_t *v = b->book;
-	return v[BOOK_received] + v[BOOK_made] + v[BOOK_replayed] ==
-	       v[BOOK_delivered] + v[BOOK_filtered] + v[BOOK_absorbed] + v[BOOK_dead] +
+	uint64_t in = v[BOOK_received] + v[BOOK_made] + v[BOOK_replayed];
+	uint64_t out = v[BOOK_delivered] + v[BOOK_filtered] + v[BOOK_absorbed] + v[BOOK_dead] +
 	               v[BOOK_dropped] + b->in_flight + b->aside;
+	return (int64_t)(in - out);
 }
 
 static int look(const struct master *m, const struct arena *a, int pipeline, struct books *out)
@@ -113,7 +125,7 @@ static int look(const struct master *m, const struct arena *a, int pipeline, str
 			add_flight(m, a, pipeline, &b);
 			atomic_thread_fence(memory_order_seq_cst);
 			if (intent_commits(a, &still) == before && still) {
-				b.balanced = balanced(&b);
+				b.balanced = surplus(&b) == 0;
 				*out = b;
 				return 0;
 			}
@@ -126,7 +138,34 @@ static int look(const struct master *m, const struct arena *a, int pipeline, str
 
 int books_audit(const struct master *m, int pipeline, struct books *out)
 {
-	return look(m, &m->arena, pipeline, out);
+	int r = look(m, &m->arena, pipeline, out);
+	if (r == 0 && pipeline >= 0 && m->moved) {
+		out->moved = -m->moved[pipeline];
+		out->balanced = surplus(out) + out->moved == 0;
+	}
+	return r;
+}
+
+void books_attribute(struct master *m)
+{
+	struct books b;
+	if (!m->moved_due || look(m, &m->arena, -1, &b) != 0)
+		return;
+	bool whole = b.balanced;
+	for (unsigned i = 0; i < m->config->n_pipelines; i++) {
+		if (look(m, &m->arena, (int)i, &b) != 0)
+			return;
+		m->moved[i] = whole ? surplus(&b) : 0;
+	}
+	m->moved_due = false;
+}
+
+void books_new_graph(struct master *m)
+{
+	free(m->moved);
+	m->moved = calloc(m->config->n_pipelines + 1, sizeof(*m->moved));
+	m->moved_due = m->moved != NULL;
+	books_attribute(m);
 }
 
 int books_of_arena(const struct arena *a, struct books *out)

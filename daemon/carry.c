@@ -32,7 +32,7 @@ struct carry_block {
 	uint32_t is_book;      /* a line of the books: no position */
 	uint32_t position_len; /* trailing zeros are left out */
 	uint64_t flags;
-	uint64_t config_hash;
+	uint64_t source_hash;
 	uint64_t book[BOOK_COUNT];
 	uint32_t crc; /* of this struct with crc 0, then of the position */
 	uint32_t pad;
@@ -61,14 +61,30 @@ static int put(FILE *f, struct carry_block *b, const uint8_t *position)
 	return 0;
 }
 
-static int put_worker(FILE *f, const struct arena_worker *s)
+/* The next stage of the same pipeline, round and round: the arena's edges are not carried over, and
+ * from whichever stage is gone at the next start the way leads to one that is there. */
+static const char *next_of_pipeline(const struct config *cfg, const char *stage)
+{
+	const struct config_stage *s = config_stage(cfg, stage);
+	if (!s || (s->builtin && s->kind == STAGE_CONSUMER))
+		return NULL;
+	for (unsigned i = 0, at = (unsigned)(s - cfg->stages); i < cfg->n_stages; i++) {
+		const struct config_stage *o = &cfg->stages[(at + 1 + i) % cfg->n_stages];
+		if (o->pipeline == s->pipeline && !o->builtin)
+			return o->name;
+	}
+	return NULL;
+}
+
+static int put_worker(FILE *f, const struct config *cfg, const struct arena_worker *s)
 {
 	struct carry_block b = {.ordinal = s->ordinal, .kind = s->kind};
 	uint32_t len = ARENA_POSITION_MAX;
 	memcpy(b.stage, s->stage, sizeof(b.stage) - 1);
-	memcpy(b.heir, s->heir, sizeof(b.heir) - 1);
+	const char *next = next_of_pipeline(cfg, b.stage);
+	snprintf(b.heir, sizeof(b.heir), "%.*s", ARENA_NAME_MAX - 1, next ? next : s->heir);
 	b.flags = s->committed.flags;
-	b.config_hash = s->config_hash;
+	b.source_hash = s->source_hash;
 	memcpy(b.book, s->committed.book, sizeof(b.book));
 	while (len && !s->position[len - 1])
 		len--;
@@ -76,14 +92,14 @@ static int put_worker(FILE *f, const struct arena_worker *s)
 	return put(f, &b, s->position);
 }
 
-static int put_all(FILE *f, const struct arena *a)
+static int put_all(FILE *f, const struct config *cfg, const struct arena *a)
 {
 	struct carry_head head = {.version = CARRY_VERSION, .books = BOOK_COUNT};
 	memcpy(head.magic, magic, sizeof(magic));
 	int r = fwrite(&head, sizeof(head), 1, f) == 1 ? 0 : err_errno();
 	for (uint32_t w = 0; r == 0 && w < a->workers; w++)
 		if (arena_worker(a, w)->stage[0])
-			r = put_worker(f, arena_worker(a, w));
+			r = put_worker(f, cfg, arena_worker(a, w));
 	for (unsigned i = 0; r == 0 && i < ARENA_BOOKS_MAX; i++) {
 		const struct arena_book *line = &a->h->books[i];
 		struct carry_block b = {.is_book = 1};
@@ -105,7 +121,7 @@ int carry_save(struct master *m)
 	mkdir(m->config->state_path, 0700);
 	FAULT(save);
 	FILE *f = fopen(fresh, "we");
-	int r = f ? put_all(f, &m->arena) : err_errno();
+	int r = f ? put_all(f, m->config, &m->arena) : err_errno();
 	if (f) {
 		if (r == 0 && (fflush(f) != 0 || fsync(fileno(f)) < 0))
 			r = err_errno();
@@ -147,7 +163,7 @@ static void take_worker(struct master *m, const struct carry_block *b, const uin
 	s->kind = b->kind;
 	memcpy(s->heir, b->heir, sizeof(s->heir));
 	s->committed.flags = b->flags;
-	s->config_hash = b->config_hash;
+	s->source_hash = b->source_hash;
 	memcpy(s->committed.book, b->book, sizeof(b->book));
 	memcpy(s->position, position, ARENA_POSITION_MAX);
 }

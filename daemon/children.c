@@ -168,12 +168,12 @@ int children_spawn(struct master *m, uint32_t slot)
 	c->may_leave = order == ORDER_STOP || order == ORDER_DRAIN;
 	atomic_store(&s->activity, ACTIVITY_STARTING);
 	const struct config_stage *stage = &m->config->stages[c->stage];
-	/* only a producer's end is remembered, and only that of this very configuration: the others
+	/* only a producer's end is remembered, as long as it would take in the same: the others
 	 * find out again that nothing can come */
-	if (stage->kind != STAGE_PRODUCER || stage->builtin || s->config_hash != stage->hash)
+	if (stage->kind != STAGE_PRODUCER || stage->builtin || s->source_hash != stage->source_hash)
 		s->committed.flags &= ~(uint64_t)COMMITTED_ENDED;
 	s->kind = stage->kind;
-	s->config_hash = stage->hash;
+	s->source_hash = stage->source_hash;
 	pid_t self = getpid(), pid = fork();
 	if (pid < 0) {
 		int r = err_errno();

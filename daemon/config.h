@@ -75,6 +75,8 @@ struct config_stage {
 	unsigned pipeline;       /* connected part of the graph it is in, from 0 */
 	const struct node *node; /* its map, for messages */
 	uint64_t hash;        /* of everything that makes this stage what it is: reload compares */
+	uint64_t source_hash; /* producer: of its own options only: an end lasts while it is the
+	                         same */
 	bool builtin;         /* the dead-letter writer, the log, a replayer */
 	bool log;             /* the built-in log (arena.sync) */
 	unsigned replay_edge; /* replayer: the edge it fills (index) */

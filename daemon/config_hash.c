@@ -9,6 +9,9 @@
  * written: the default is a share of the arena that every new edge changes, and no worker need be
  * replaced for that.
  *
+ * A producer has a second number, of its own options alone: as long as that stays, an end it has
+ * come to stays its end, whatever is changed around it.
+ *
  * Limit: files that a stage reads (scripts, keys, certificates) are not looked into.
  */
 #include "daemon/config_parts.h"
@@ -92,6 +95,35 @@ static void add_globals(struct buf *b, const struct config *cfg)
 	add_string(b, cfg->runtime_dir);
 }
 
+static bool is_common(const struct config_stage *s, const char *key)
+{
+	struct option table[CONFIG_COMMON_MAX];
+	config_common_table(s, table);
+	for (const struct option *o = table; o->name; o++)
+		if (strcmp(o->name, key) == 0)
+			return true;
+	return false;
+}
+
+/* What a producer takes in and what it makes of it: its type, its own options, its codec's. Not the
+ * keys that say how its workers are run, which every stage has. */
+static uint64_t hash_source(const struct config_stage *s, struct buf *b)
+{
+	uint64_t sum = 0; /* in whatever order they stand */
+	if (s->kind != STAGE_PRODUCER || s->builtin)
+		return 0;
+	for (size_t i = 0; i < s->node->n; i++) {
+		const struct node *key = s->node->items[2 * i];
+		if (is_common(s, key->text))
+			continue;
+		b->len = 0;
+		add_node(b, key);
+		add_node(b, s->node->items[2 * i + 1]);
+		sum += XXH3_64bits(b->p, b->len);
+	}
+	return sum;
+}
+
 void config_hash_all(struct config *cfg)
 {
 	_cleanup_(buf_deinit) struct buf b = {0};
@@ -109,5 +141,6 @@ void config_hash_all(struct config *cfg)
 		if (s->builtin)
 			add_u64(&b, cfg->dead_max_size);
 		s->hash = XXH3_64bits(b.p, b.len);
+		s->source_hash = hash_source(s, &b);
 	}
 }

@@ -60,6 +60,7 @@ static void do_audit(struct control *ctl, struct client *c, struct request *rq, 
 {
 	(void)c;
 	(void)rq;
+	books_attribute(ctl->m);
 	if (report_audit(ctl->m, j))
 		return;
 	json_open(j, NULL, '{');

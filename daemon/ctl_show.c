@@ -93,6 +93,13 @@ static void show_head(struct doc d, struct buf *out)
 	}
 }
 
+static void show_aside(struct doc d, struct buf *out)
+{
+	if (doc_uint(doc_at(d, "aside")))
+		buf_printf(out, "%llu chunks are set aside: torn or corrupt\n",
+		           (unsigned long long)doc_uint(doc_at(d, "aside")));
+}
+
 static void show_edges(const struct ctl *ctl, struct doc edges, struct buf *out)
 {
 	struct table t = {0};
@@ -132,6 +139,7 @@ void ctl_show_status(const struct ctl *ctl, struct doc d, struct buf *out)
 	buf_add_byte(out, '\n');
 	finish(ctl, &t, out);
 	show_edges(ctl, doc_at(d, "edges"), out);
+	show_aside(d, out);
 }
 
 /* ---- stats ---- */
@@ -143,9 +151,7 @@ static void show_arena(struct doc d, struct buf *out)
 	           (unsigned long long)doc_uint(doc_at(d, "free")),
 	           (unsigned long long)doc_uint(doc_at(d, "buffers")),
 	           table_bytes(s, doc_num(doc_at(d, "bytes"))));
-	if (doc_uint(doc_at(d, "aside")))
-		buf_printf(out, "%llu chunks are set aside: torn or corrupt\n",
-		           (unsigned long long)doc_uint(doc_at(d, "aside")));
+	show_aside(d, out);
 }
 
 void ctl_show_stats(const struct ctl *ctl, struct doc d, struct buf *out)
@@ -253,9 +259,9 @@ static void show_sum(struct doc d, const char *const *terms, struct buf *out)
 
 static void show_balance(const struct ctl *ctl, struct doc d, struct buf *out)
 {
-	static const char *const in[] = {"received", "made", "replayed", NULL};
-	static const char *const gone[] = {"delivered", "filtered",  "absorbed", "dead",
-	                                   "dropped",   "in_flight", "aside",    NULL};
+	static const char *const in[] = {"received", "made", "replayed", "moved_in", NULL};
+	static const char *const gone[] = {"delivered", "filtered", "absorbed",  "dead", "dropped",
+	                                   "in_flight", "aside",    "moved_out", NULL};
 	bool ok = doc_bool(doc_at(d, "balanced"));
 	const char *word = ok ? "balanced" : "NOT balanced";
 	table_add(out, word, strlen(word), ok ? TABLE_GOOD : TABLE_BAD, ctl->color);

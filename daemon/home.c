@@ -21,7 +21,6 @@
 
 #include "daemon/carry.h"
 #include "daemon/home_log.h"
-#include "daemon/spool.h"
 #include "daemon/notify.h"
 #include "ipc/err.h"
 #include "ipc/fault.h"
@@ -317,129 +316,6 @@ static int open_memfd_arena(struct master *m, const struct arena_geometry *g)
 	return r;
 }
 
-/* Whether an end of arena edge @e is @stage (an output of it counts as it). Dead letters link all
- * with all: no link. */
-static bool at_edge(const struct arena *a, uint32_t e, const char *stage)
-{
-	const struct arena_edge *it = &a->h->edges[e];
-	size_t len = strnlen(stage, ARENA_NAME_MAX);
-	if (it->from[0] == '*')
-		return false;
-	return strncmp(it->to, stage, ARENA_NAME_MAX) == 0 ||
-	       (strncmp(it->from, stage, len) == 0 && (!it->from[len] || it->from[len] == '.'));
-}
-
-/* A stage of the configuration that @stage was linked with in the arena, over whatever lies
- * between; NULL: none. */
-static const char *linked_with(const struct master *m, const char *stage)
-{
-	const struct arena *a = &m->arena;
-	uint64_t used = atomic_load(&a->h->edges_used), in = 0, before;
-	for (uint32_t e = 0; e < ARENA_EDGES_MAX; e++)
-		in |= (uint64_t)at_edge(a, e, stage) << e;
-	do {
-		before = in &= used;
-		for (uint32_t e = 0; e < ARENA_EDGES_MAX; e++)
-			for (uint32_t x = 0; (in >> e & 1) && x < ARENA_EDGES_MAX; x++)
-				in |= (uint64_t)at_edge(a, x, a->h->edges[e].to) << x;
-		in &= used;
-	} while (in != before);
-	for (unsigned i = 0; i < m->config->n_stages; i++)
-		for (uint32_t e = 0; e < ARENA_EDGES_MAX; e++)
-			if ((in >> e & 1) && at_edge(a, e, m->config->stages[i].name))
-				return m->config->stages[i].name;
-	return NULL;
-}
-
-static void name_heir(const struct master *m, const char *shared, char *heir)
-{
-	char stage[ARENA_NAME_MAX];
-	snprintf(stage, sizeof(stage), "%.*s", ARENA_NAME_MAX - 1, shared);
-	bool gone = stage[0] && !config_stage(m->config, stage);
-	const size_t prefix = sizeof(SPOOL_PREFIX) - 1; /* a replayer is linked as its stage is */
-	bool replayer = strncmp(stage, SPOOL_PREFIX, prefix) == 0;
-	const char *name = gone ? linked_with(m, stage + (replayer ? prefix : 0)) : NULL;
-	if (name)
-		snprintf(heir, ARENA_NAME_MAX, "%s", name);
-}
-
-/* Slots of stages that the configuration no longer has keep their figures and positions, for it may
- * come back. Until then the books count them with the stages they were linked with. While the arena
- * still knows its edges. */
-static void name_heirs(struct master *m)
-{
-	for (uint32_t w = 0; w < m->arena.workers; w++)
-		name_heir(m, arena_worker(&m->arena, w)->stage, arena_worker(&m->arena, w)->heir);
-	for (uint32_t i = 0; i < ARENA_BOOKS_MAX; i++)
-		name_heir(m, m->arena.h->books[i].stage, m->arena.h->books[i].heir);
-}
-
-/* What is in the arena must have a place in the configuration. */
-static int refuse_strays(struct master *m)
-{
-	uint64_t used = atomic_load(&m->arena.h->edges_used);
-	for (uint32_t e = 0; e < ARENA_EDGES_MAX; e++) {
-		bool known = false;
-		for (unsigned i = 0; i < m->config->n_edges; i++)
-			known |= m->edge_number[i] == e;
-		if (known || !(used >> e & 1))
-			continue;
-		uint32_t chunks = arena_charged(&m->arena, e);
-		if (chunks) {
-			log_error("the arena holds %u chunks of edge %.*s -> %.*s, which the "
-			          "configuration no longer "
-			          "has: put it back and run `sluicectl drain`, or save them with "
-			          "--arena-export",
-			          chunks, ARENA_OUTPUT_MAX, m->arena.h->edges[e].from,
-			          ARENA_NAME_MAX, m->arena.h->edges[e].to);
-			return -EINVAL;
-		}
-		arena_edge_remove(&m->arena, e);
-	}
-	return 0;
-}
-
-void home_edge_names(const struct config *cfg, unsigned edge, char *from, size_t size,
-                     const char **to)
-{
-	const struct config_edge *e = &cfg->edges[edge];
-	*to = cfg->stages[e->to].name;
-	if (e->from == UINT32_MAX)
-		snprintf(from, size, "*");
-	else if (e->output)
-		snprintf(from, size, "%s.%s", cfg->stages[e->from].name,
-		         cfg->stages[e->from].outputs[e->output]);
-	else
-		snprintf(from, size, "%s", cfg->stages[e->from].name);
-}
-
-int home_assign_edges(struct master *m)
-{
-	const struct config *cfg = m->config;
-	uint32_t *numbers = calloc(cfg->n_edges + 1, sizeof(*numbers));
-	if (!numbers)
-		return -ENOMEM;
-	for (unsigned i = 0; i < cfg->n_edges; i++) {
-		char from[ARENA_OUTPUT_MAX];
-		const char *to;
-		home_edge_names(cfg, i, from, sizeof(from), &to);
-		if (arena_edge_assign(&m->arena, from, to, &numbers[i]) != 0) {
-			log_error("more than %d edges, or an arena with too few buffers for them",
-			          ARENA_EDGES_MAX);
-			free(numbers);
-			return -ENOSPC;
-		}
-		struct arena_edge *e = &m->arena.h->edges[numbers[i]];
-		uint64_t quota = cfg->edges[i].quota ? cfg->edges[i].quota : 1;
-		atomic_store(&e->quota, quota < UINT32_MAX ? (uint32_t)quota : UINT32_MAX);
-		atomic_store(&e->drop, cfg->edges[i].full == EDGE_DROP);
-	}
-	free(m->edge_number);
-	m->edge_number = numbers;
-	m->arena.h->dead_edge = numbers[cfg->dead_edge];
-	return 0;
-}
-
 /* A run that came to its end and was stopped in order starts afresh the next time: its producers
  * read again, its stages live again. The last thing before the end: a crash before it does not make
  * everything run twice. */
@@ -496,9 +372,7 @@ int home_open(struct master *m)
 	if (r == 0)
 		r = home_assign_edges(m);
 	if (r == 0)
-		name_heirs(m);
-	if (r == 0)
-		r = refuse_strays(m);
+		r = home_settle_edges(m);
 	return r == 0 && m->config->log_stage != UINT32_MAX ? home_log_prepare(m) : r;
 }
 

@@ -214,6 +214,8 @@ static int on_tick(sd_event_source *src, uint64_t usec, void *arg)
 	}
 	notify_tick(m, now);
 	reload_step(m);
+	if (m->discarding)
+		home_discard_rest(m);
 	switch (m->state) {
 	case MASTER_STARTING:
 		if (all_up(m))
@@ -293,6 +295,8 @@ static int start(struct master *m)
 		m->children[w].channel = -1;
 	r = children_assign(m);
 	if (r == 0)
+		books_new_graph(m);
+	if (r == 0)
 		r = make_loop(m);
 	if (r == 0)
 		r = control_open(m);
@@ -332,6 +336,7 @@ int master_run(struct config *config, bool until_done)
 	m->tick = sd_event_source_disable_unref(m->tick);
 	m->event = sd_event_unref(m->event);
 	free(m->samples);
+	free(m->moved);
 	config_free(m->config);
 	free(m);
 	return status;

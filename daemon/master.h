@@ -8,6 +8,7 @@
  *
  * master.c    life: start, loop, drain, stop
  * home.c      runtime directory, lock, arena: made or attached
+ * home_edges.c  edges of the arena and of the configuration
  * children.c  fork, reap, repair, restart with back-off
  * watch.c     stalls, memory limits, figures from /proc
  * notify.c    what systemd is told, and what it keeps
@@ -106,6 +107,9 @@ struct master {
 	struct sample *samples;  /* [stage][SAMPLES], a ring */
 	unsigned sample_at;      /* where the next goes */
 	unsigned n_samples;
+	int64_t *moved; /* by pipeline: what it had too much when the graph was made: see books.c */
+	bool moved_due; /* that is not known yet */
+	bool discarding;       /* an edge that is to be dropped waits for a stage to settle */
 	struct reload *reload; /* one that is under way */
 	struct control *control;
 };
@@ -142,16 +146,21 @@ struct books {
 	uint64_t book[BOOK_COUNT];
 	uint64_t in_flight; /* records */
 	uint64_t aside;     /* records set aside, torn or corrupt: part of the balance */
+	int64_t moved; /* of a pipeline: how many came from what is another one now; < 0: went */
 	bool balanced;
 };
 
 /* The books of the whole (@pipeline -1) or of one pipeline. Looks until nothing moved while
  * looking. 0, or ARENA_E_NONE: it never held still (tried for about 100 ms). */
 int books_audit(const struct master *m, int pipeline, struct books *out);
+/* To be called when pipelines may have been cut or joined: finds out what each has of others. */
+void books_new_graph(struct master *m);
+/* Does that when it is still due: the ledger had not held still. */
+void books_attribute(struct master *m);
 /* The same over an arena alone, without a configuration (--arena-check). */
 int books_of_arena(const struct arena *a, struct books *out);
 
-/* ---- home.c ---- */
+/* ---- home.c, home_edges.c ---- */
 
 /* Makes the runtime directory, takes the lock, makes or attaches the arena, brings it in order.
  * 0 or -errno; the reason was logged. */
@@ -162,6 +171,17 @@ int home_assign_edges(struct master *m);
 /* The names an edge has in the arena. @to is borrowed from the configuration. */
 void home_edge_names(const struct config *cfg, unsigned edge, char *from, size_t size,
                      const char **to);
+/* At a start: edges that the configuration has no more go, those ordered to be dropped with their
+ * chunks. 0, or -errno when an edge still holds chunks that nobody gave up (logged). */
+int home_settle_edges(struct master *m);
+/* Drops the queued chunks of an arena edge, counted in the book of who would have read them. Nobody
+ * reads it any more. */
+void home_discard_edge(struct master *m, uint32_t edge);
+/* Goes on with edges that were to be dropped when the daemon started, and could not be in full. */
+void home_discard_rest(struct master *m);
+/* A worker of a removed stage left with a transaction that nobody can ask about any more: it counts
+ * as not done, so that its chunks are given up with the others of their edge. */
+void home_give_up_unsettled(struct arena *a, uint32_t slot);
 /* Whether the arena outlives a stop. One in systemd's fd store does not: nothing tells a restart,
  * which keeps it, from a stop, which does not. */
 bool home_persistent(const struct master *m);

@@ -123,6 +123,18 @@ static bool keep_scale(const struct config *old, struct reload *r)
 	return !scaled || sum <= r->next->max_workers;
 }
 
+/* Says in the arena that the edge is to be dropped with its chunks, or that nothing is: a master
+ * that is killed before that is done leaves it to the next one. */
+static void order_discard(struct master *m, bool ordered)
+{
+	for (unsigned i = 0; i < m->config->n_edges; i++) {
+		const struct config_edge *e = &m->config->edges[i];
+		bool it = ordered && strcmp(m->reload->discard, e->name) == 0 &&
+		          same_edge(m->config, i, m->reload->next) < 0;
+		atomic_store(&m->arena.h->edges[m->edge_number[i]].discard, it);
+	}
+}
+
 int master_reload(struct master *m, const char *discard, const char **why)
 {
 	static const char too_many[] =
@@ -164,6 +176,7 @@ int master_reload(struct master *m, const char *discard, const char **why)
 	snprintf(r->discard, sizeof(r->discard), "%s", discard ? discard : "");
 	r->until = master_now() + m->config->stop_timeout;
 	m->reload = r;
+	order_discard(m, true);
 	m->reload_error[0] = 0;
 	notify_reloading();
 	return 0; /* reload_step() does the rest, from the loop */
@@ -232,6 +245,7 @@ static void go_back(struct master *m, const char *edge)
 {
 	char text[512];
 	start_again(m);
+	order_discard(m, false);
 	snprintf(text, sizeof(text),
 	         "edge %s still holds chunks after stop_timeout; `sluicectl reload --discard %s` "
 	         "drops them",
@@ -250,41 +264,15 @@ static const char *heir_of(const struct config *old, unsigned s, const struct co
 	return "";
 }
 
-/* Chunks of removed edges that the administrator gave up. */
-static void discard_edge(struct master *m, unsigned edge)
-{
-	uint64_t records = 0;
-	uint32_t number = m->edge_number[edge];
-	for (uint32_t i = 0; i < m->arena.entries; i++) {
-		struct word v = arena_word(&m->arena, i);
-		if (v.state == WORD_QUEUED && v.edge == number)
-			records += arena_discard(&m->arena, i,
-			                         m->config->stages[m->config->edges[edge].to].name);
-	}
-	if (records)
-		log_warning("dropped %llu records of edge %s as ordered",
-		            (unsigned long long)records, m->config->edges[edge].name);
-}
-
 static void remove_old_edges(struct master *m)
 {
 	for (unsigned i = 0; i < m->config->n_edges; i++) {
 		if (same_edge(m->config, i, m->reload->next) >= 0)
 			continue;
 		if (strcmp(m->reload->discard, m->config->edges[i].name) == 0)
-			discard_edge(m, i);
+			home_discard_edge(m, m->edge_number[i]);
 		arena_edge_remove(&m->arena, m->edge_number[i]);
 	}
-}
-
-/* A worker of a removed stage left with a transaction that nobody can ask about any more: it counts
- * as not done, so that its chunks are given up with the others of their edge. */
-static void give_up_unsettled(struct arena *a, uint32_t slot)
-{
-	if (atomic_load(&arena_worker(a, slot)->intent.state) != INTENT_PREPARED)
-		return;
-	intent_settle(a, slot, false);
-	intent_repair(a, slot, NULL);
 }
 
 /* Slots of stages that are gone are given up, those of changed ones stay theirs (positions,
@@ -302,7 +290,6 @@ static void release_children(struct master *m)
 			c->wanted = false;
 			c->state = CHILD_NONE;
 			c->failures = 0;
-			arena_worker(&m->arena, w)->committed.flags &= ~(uint64_t)COMMITTED_ENDED;
 		} else {
 			c->stage = (unsigned)(n - r->next->stages);
 		}
@@ -310,7 +297,7 @@ static void release_children(struct master *m)
 			continue;
 		children_let_go(
 		        m, w); /* whatever was ordered of it is not meant for the slot's next one */
-		give_up_unsettled(&m->arena, w);
+		home_give_up_unsettled(&m->arena, w);
 		if (intent_clean(&m->arena, w))
 			arena_worker_retire(&m->arena, w, heir_of(m->config, c->stage, r->next));
 	}
@@ -335,6 +322,8 @@ static int swap(struct master *m)
 	int x = home_assign_edges(m);
 	if (x == 0)
 		x = children_assign(m);
+	if (x == 0)
+		books_new_graph(m);
 	for (uint32_t w = 0; x == 0 && w < m->arena.workers; w++)
 		if (m->children[w].wanted && m->children[w].state == CHILD_NONE)
 			children_restart_later(m, w);
@@ -378,6 +367,7 @@ void reload_abandon(struct master *m)
 {
 	if (m->reload && m->state < MASTER_DRAINING && !home_persistent(m)) {
 		start_again(m);
+		order_discard(m, false);
 		end_reload(m, "the daemon is stopping");
 	}
 	m->reload = reload_free(m->reload);

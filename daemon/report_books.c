@@ -33,6 +33,8 @@ static void write_pipeline(const struct master *m, unsigned pipeline, const stru
 			json_text(j, NULL, m->config->stages[i].name);
 	json_close(j, ']');
 	write_books(b, j);
+	json_uint(j, "moved_in", b->moved > 0 ? (uint64_t)b->moved : 0);
+	json_uint(j, "moved_out", b->moved < 0 ? (uint64_t)-b->moved : 0);
 	json_close(j, '}');
 }
 

@@ -279,6 +279,7 @@ void report_status(const struct master *m, struct json *j)
 	json_bool(j, "drained", m->drained);
 	json_uint(j, "reloads", m->reloads);
 	json_text(j, "reload_error", m->reload_error[0] ? m->reload_error : NULL);
+	json_uint(j, "aside", atomic_load_explicit(&m->arena.h->aside, memory_order_relaxed));
 	json_text(j, "dead_letters",
 	          realpath(m->config->dead_path, dead) ? dead : m->config->dead_path);
 	json_open(j, "stages", '[');

@@ -40,7 +40,7 @@ static int offer(struct worker *w, struct unit_input *in, const struct pace *pac
 	while (in->record < in->records) {
 		const uint8_t *rec = p + in->byte, *next = mp_skip(rec, p + in->bytes);
 		if (!next)
-			return -EBADMSG;
+			return unit_broken(w, in);
 		size_t len = (size_t)(next - rec);
 		if (pace->single && *taken)
 			return STAGE_E_FULL;
@@ -75,6 +75,8 @@ static int offer(struct worker *w, struct unit_input *in, const struct pace *pac
 		if (poison)
 			return STAGE_E_FULL;
 	}
+	if (in->byte != in->bytes)
+		return unit_broken(w, in);
 	in->done = true;
 	return 0;
 }

@@ -58,8 +58,7 @@ static int one_record(struct worker *w, struct unit_input *in, struct record *re
 	w->emitted_before = in->record == in->from_record ? in->from_emitted : 0;
 	int r = record_next(rec, p, end, next, &why);
 	if (!*next)
-		return -EBADMSG; /* the chunk was checked when it was made: memory was overwritten
-		                  */
+		return unit_broken(w, in); /* it was checked when it was made */
 	size_t len = (size_t)(*next - p);
 	if (in->record == f->skip_record) {
 		r = set_aside_poison(w, f, p, len);
@@ -103,6 +102,8 @@ static int one_chunk(struct worker *w, struct unit_input *in, struct record *rec
 			return r;
 		in = &w->in[w->n_in - 1];
 	}
+	if (in->byte != in->bytes)
+		return unit_broken(w, in);
 	in->done = true;
 	if (n)
 		histogram_add(&w->me->stats.work, (uint64_t)(clock_monotonic() - from) / n, n);

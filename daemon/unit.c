@@ -300,22 +300,6 @@ void unit_init(struct worker *w, const uint32_t *edge_number)
 
 /* ---- inputs ---- */
 
-/* A chunk that is not what was sealed: kept out of the flow, counted, told; its bytes stay for
- * inspection. */
-void unit_set_aside(struct worker *w, struct arena_handle h)
-{
-	struct word v = arena_word(w->a, h.entry);
-	log_error("chunk %llu (%u records) is torn or corrupt: set aside in entry %u",
-	          (unsigned long long)atomic_load(&w->a->numbers[h.entry]),
-	          w->a->facts[h.entry].records, h.entry);
-	atomic_fetch_add(&w->a->h->aside, 1);
-	atomic_fetch_add(&w->a->h->aside_records,
-	                 w->a->facts[h.entry].records - w->a->facts[h.entry].reached_record);
-	v.state = WORD_ASIDE;
-	v.owner = 0;
-	atomic_store_explicit(&w->a->words[h.entry], word_pack(v), memory_order_release);
-}
-
 int unit_claim(struct worker *w)
 {
 	struct arena_handle h;
@@ -324,7 +308,7 @@ int unit_claim(struct worker *w)
 	for (;;) {
 		if (arena_claim(w->a, w->slot, w->reads, &h) != 0)
 			return ARENA_E_NONE;
-		if (arena_intact(w->a, h.entry))
+		if (unit_sound(w, h.entry))
 			break;
 		unit_set_aside(w, h);
 	}

@@ -7,6 +7,7 @@
  * worker.c   the process: start, orders, waiting, leaving
  * unit.c     what is committed as one: outputs, letters, position, figures
  * unit_letter.c  dead letters
+ * unit_aside.c   chunks that are not what was sealed
  * unit_log.c     what a producer does more when there is a log
  * unit_stored.c  what a producer may acknowledge
  * run_*.c    the loop of each kind
@@ -184,13 +185,20 @@ uint64_t unit_stored(struct worker *w, bool delivered);
 int unit_wait_open(struct worker *w, struct unit_output *out);
 /* Gives an open output back unused. */
 void unit_give_up(struct worker *w, struct unit_output *out);
-/* Keeps a claimed chunk that is not what was sealed out of the flow: counted, told, its bytes kept.
- */
-void unit_set_aside(struct worker *w, struct arena_handle h);
 /* After a commit: wakes who waits for its chunks, or for the room it made. */
 void unit_ring(struct worker *w, const struct intent *in);
 /* Wakes worker @slot when it waits for one of @kinds. */
 void unit_ring_one(struct worker *w, uint32_t slot, uint32_t kinds, uint32_t entry);
+
+/* unit_aside.c */
+/* Whether a claimed chunk may be worked on: looks at its bytes when something speaks against it. */
+bool unit_sound(const struct worker *w, uint32_t entry);
+/* Keeps a claimed chunk that is not what was sealed out of the flow: counted, told, its bytes kept.
+ */
+void unit_set_aside(struct worker *w, struct arena_handle h);
+/* The chunk cannot be read on where @in stands: laid to it, so that whoever claims it next looks
+ * closer. Returns what the worker is to end with. */
+int unit_broken(struct worker *w, const struct unit_input *in);
 
 /* unit_log.c: a producer whose chunks go to the log first (w->logged) */
 void unit_log_init(struct worker *w);

@@ -35,7 +35,7 @@
 #include "ipc/stats.h"
 
 enum {
-	ARENA_LAYOUT = 3, /* raise on every change of a shared struct */
+	ARENA_LAYOUT = 4, /* raise on every change of a shared struct */
 	ARENA_EDGES_MAX = 64,
 	ARENA_WORKERS_MAX = 250,
 	ARENA_NAME_MAX = 64,    /* a stage's name with its NUL */
@@ -138,7 +138,9 @@ struct arena_edge {
 	char to[ARENA_NAME_MAX];
 	_Atomic uint32_t quota; /* chunks */
 	_Atomic uint32_t drop;  /* 1: who finds it full drops, counted */
-	uint8_t pad[56];
+	_Atomic uint32_t
+	        discard; /* 1: a reload is to remove it with its chunks, dropped and counted */
+	uint8_t pad[52];
 };
 _Static_assert(sizeof(struct arena_edge) == 256, "");
 
@@ -226,7 +228,7 @@ struct arena_worker {
 	char stage[ARENA_NAME_MAX]; /* master; "": the slot is free */
 	uint32_t ordinal;           /* master: number in its stage */
 	uint32_t kind;              /* master: enum stage_kind */
-	uint64_t config_hash;       /* master: of the stage's configuration when it last ran */
+	uint64_t source_hash;       /* master: of the producer's own options when it last ran */
 	_Atomic uint64_t reads;     /* master: bit an edge it takes from */
 	_Atomic uint64_t writes;    /* master: bit an edge it fills */
 	_Atomic int32_t pid;        /* master; 0: no process */

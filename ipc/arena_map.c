@@ -300,6 +300,7 @@ int arena_edge_assign(struct arena *a, const char *from, const char *to, uint32_
 	put_name(it->to, sizeof(it->to), to);
 	atomic_store(&it->quota, 1);
 	atomic_store(&it->drop, 0);
+	atomic_store(&it->discard, 0);
 	atomic_store(&a->h->edges_used, used | 1ull << free_one);
 	*edge = free_one;
 	return 0;

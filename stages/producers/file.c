@@ -373,7 +373,7 @@ static void take_marks(struct stage *st, const struct file_position *p)
 	struct file_state *s = st->state;
 	const struct file_config *cfg = st->config;
 	bool ended = true;
-	bool all_known = true;
+	bool same_paths = p->head.marks == s->n;
 	for (unsigned i = 0; i < p->head.marks; i++)
 		ended &= (p->marks[i].flags & FILE_MARK_DONE) != 0;
 	for (size_t j = 0; j < s->n; j++) {
@@ -383,11 +383,12 @@ static void take_marks(struct stage *st, const struct file_position *p)
 		if (i < p->head.marks)
 			s->inputs[j].mark = p->marks[i];
 		else
-			all_known = false;
+			same_paths = false;
 	}
-	/* a run that ended is over; a path that was added to it is not */
+	/* a run that ended is over; where paths were added to it or taken away, the others are done
+	 */
 	bool same_arena = memcmp(p->head.epoch, st->commit_id.epoch, sizeof(p->head.epoch)) == 0;
-	if (!cfg->follow && ended && (all_known || !same_arena))
+	if (!cfg->follow && ended && (same_paths || !same_arena))
 		forget_marks(s);
 }
 

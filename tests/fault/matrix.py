@@ -18,8 +18,9 @@ WIDTH = int(os.environ.get("SLUICE_PARALLEL", "2"))
 
 
 class Scenario:
-    def __init__(self, name, job=None, base="", only=None, run=None):
-        self.name, self.base, self.only = name, base, only
+    def __init__(self, name, job=None, base="", only=None, run=None, every=False):
+        """@every: at each passage, not only at some: where the one that matters is not the middle one."""
+        self.name, self.base, self.only, self.every = name, base, only, every
         self.job = job or Job()
         self.how = run or plain
 
@@ -59,10 +60,27 @@ def reload_drops_stage(job, box):
     job.check(box, books)
 
 
+def reload_adds_stages(job, box):
+    """When all is done, the configuration gets a consumer more and a stage between: the producer, which has ended
+    and whose edges are others now, must not read its input again."""
+    more = job.config.replace("    workers: 2\n", "    from: first\n    workers: 2\n").replace(
+        "transformers:\n", "transformers:\n  first: {from: src, steps: []}\n")
+    more += "  extra: {from: src, type: 'null'}\n"
+    job.run(box)
+    box.configure(more)
+    box.signal(box.pid, signal.SIGHUP)
+
+    def there():
+        revive(box)
+        return "extra" in box.stages()
+    oracle.until(lambda: f"the reload to end; log:\n{box.log()}", there)
+    job.check(box, job.finish(box))
+
+
 def discard(job, box):
     """
     A consumer is paused, its queue fills, and a reload drops it with its chunks: counted, each once. Who is killed
-    in the middle of that is refused with the new configuration, and starts the whole again with the old one.
+    in the middle of that is started with the new configuration, and finishes it.
     """
     less = job.config.replace("  extra: {from: clean, type: 'null'}\n", "")
     box.start()
@@ -74,11 +92,6 @@ def discard(job, box):
         return edges and edges["clean->extra"]["full"]
 
     def gone():
-        if box.dead() == 1 and "holds" in box.log():
-            box.configure(job.config)
-            box.start()
-            ask_until_done(box, "pause extra")
-            box.configure(less)
         revive(box)
         found = box.stages()
         if "extra" in found:
@@ -98,13 +111,6 @@ def revive(box):
     """Starts it again when it was killed."""
     if box.dead() == -signal.SIGKILL:
         box.start()
-
-
-def ask_until_done(box, command):
-    def done():
-        revive(box)
-        return (box.ask(command) or {"error": 1}).get("error") is None
-    oracle.until(command, done)
 
 
 def new_geometry(job, box):
@@ -154,8 +160,10 @@ def lose_power(job, box):
         raise Wrong(f"entries leaked: {held}; log:\n{box.log()}")
 
 
-def passages(count):
+def passages(count, every=False):
     """Which of so many passages are tried."""
+    if every:
+        return list(range(1, count + 1))
     if not oracle.LONG:
         return [(count + 1) // 2]
     some = {1, 2, 3, 5, count // 4, count // 2, 3 * count // 4, count - 1, count}
@@ -187,7 +195,7 @@ def one(scenario, role, point, n):
 
 def run_all(scenario, say=print):
     """All cases of a scenario. Returns (points at which something was killed, failures)."""
-    cases = [(role, point, n) for role, point, count in scenario.pairs() for n in passages(count)]
+    cases = [(role, point, n) for role, point, count in scenario.pairs() for n in passages(count, scenario.every)]
     with concurrent.futures.ThreadPoolExecutor(WIDTH) as pool:
         results = list(pool.map(lambda c: one(scenario, *c), cases))
     failures = [f"{name}: {what}" for name, _, what in results if what]

@@ -377,7 +377,8 @@ class Job:
             ("balanced", True), ("received", self.n), ("delivered", 2 * len(self.good) + 3), ("in_flight", 0),
             ("filtered", len(self.filtered)), ("absorbed", len(self.good)), ("dropped", 0), ("aside", 0),
             ("dead", len(self.bad | self.rejected | self.lost_to_poison))) if b[k] != want]
-        wrong += [f"pipeline {p['pipeline']}" for p in b["pipelines"] if not p["balanced"]]
+        wrong += [f"pipeline {p['pipeline']}" for p in b["pipelines"]
+                  if not p["balanced"] or p["moved_in"] or p["moved_out"]]
         if wrong:
             raise Wrong(f"books: {', '.join(wrong)} wrong: {b}")
 

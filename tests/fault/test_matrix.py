@@ -99,7 +99,9 @@ SCENARIOS = [
     # a record that kills is marked
     Scenario("poison", Job(6000, steps="      - crash: {}\n", poison={1234: "segv"}), only=by_master),
     Scenario("retire", Job(6000, more=EXTRA), only=by_master, run=matrix.reload_drops_stage),
-    Scenario("discard", Job(20000, arena="1MiB", buffer="32KiB", more=EXTRA), only=by_master, run=matrix.discard),
+    Scenario("reload", Job(6000), only=by_master, run=matrix.reload_adds_stages, every=True),
+    Scenario("discard", Job(20000, arena="1MiB", buffer="32KiB", more=EXTRA), only=by_master, run=matrix.discard,
+             every=True),
     Scenario("durable", Durable(6000), only=lambda role, point: role == "log" or point.startswith("log_")),
     Scenario("power lost", Durable(6000), run=matrix.lose_power,
              only=lambda role, point: role == "log" or point == "log_rebuild"),

@@ -414,6 +414,36 @@ static void hashes(void **state)
 	            hash_of(P C "dead_letters: {max_size: 1MiB}\n", "dead"));
 }
 
+static uint64_t source_of(const char *text, const char *name)
+{
+	struct config *cfg = good(text);
+	uint64_t h = config_stage(cfg, name)->source_hash;
+	config_free(cfg);
+	return h;
+}
+
+/* What a producer takes in is told by its own options, not by its edges nor by how it is run. */
+static void sources(void **state)
+{
+	(void)state;
+	static const char two[] = "producers:\n  in: {type: file, path: /a, codec: json}\n"
+	                          "consumers:\n  out: {type: null}\n  more: {type: null}\n";
+	uint64_t one = source_of("producers:\n  in: {type: file, path: /a, codec: json}\n" C, "in");
+	assert_true(one == source_of(two, "in"));
+	assert_true(one == source_of("producers:\n  in: {type: file, path: /a, codec: json, "
+	                             "batch: {records: 5}, meta: true}\n" C,
+	                             "in"));
+	assert_true(one ==
+	            source_of("producers:\n  in: {codec: json, path: /a, type: file}\n" C, "in"));
+	assert_true(one == source_of("arena: {buffer: 512KiB}\n"
+	                             "producers:\n  in: {type: file, path: /a, codec: json}\n" C,
+	                             "in"));
+	assert_true(one !=
+	            source_of("producers:\n  in: {type: file, path: /b, codec: json}\n" C, "in"));
+	assert_true(one !=
+	            source_of("producers:\n  in: {type: file, path: /a, codec: lines}\n" C, "in"));
+}
+
 static void paths(void **state)
 {
 	(void)state;
@@ -486,6 +516,7 @@ int main(void)
 	        cmocka_unit_test(merged_pipelines),
 	        cmocka_unit_test(conf_d),
 	        cmocka_unit_test(hashes),
+	        cmocka_unit_test(sources),
 	        cmocka_unit_test(paths),
 	        cmocka_unit_test(drawings),
 	};
