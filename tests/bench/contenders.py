@@ -11,7 +11,7 @@ import time
 
 import goals
 from measure import Process, until, words
-from sluice import BENCH, CLEAN, SMALL, TRANSPORT, config, settled, sluiced, started
+from sluice import BENCH, CLEAN, SMALL, TRANSPORT, config, finished, sluiced, started
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LOAD, LOOP, WIRE = (os.path.join(BENCH, name) for name in ("load", "loop", "wire"))
@@ -86,11 +86,7 @@ def sluice_file(codec, transformer, arena=SMALL, producer="type: file, path: {in
 def watched(where, p, n):
     """Looks at memory until @n records have gone through; whether the books are right."""
     until(lambda: started(where))
-
-    def done():
-        p.sample()
-        return settled(where, n)
-    books = until(done, step=0.03)
+    books = finished(where, n, p.sample, 0.03)
     p.stop()
     return books["delivered"] == n and books["balanced"]
 
@@ -112,7 +108,7 @@ def sluice_fed(producer, transformer, consumer, client, arena=SMALL):
                 p.sample()
             return c.poll() is not None
         until(fed_all)
-        books = until(lambda: settled(where, records.n))
+        books = finished(where, records.n)
         wall = time.monotonic() - begin
         right = books["delivered"] + books["filtered"] == records.n and books["balanced"]
         return Run(wall, p.stop(), p.peak, output if "{out}" in consumer else None, right)

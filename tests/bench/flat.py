@@ -9,7 +9,7 @@ from contenders import LOAD, free_port
 from measure import cpu_of, until
 from race import alternate, in_dir
 from report import Column, Row, Section
-from sluice import CLEAN, SMALL, TRANSPORT, config, settled, sluiced, started
+from sluice import CLEAN, SMALL, TRANSPORT, config, finished, sluiced, started
 
 TIMES = 20
 COLUMNS = [Column("cpu", "CPU-s per M records", 1, 4), Column("whole", "with start and end", 1, 4),
@@ -32,7 +32,7 @@ def fed(where, records, times):
         until(lambda: started(where))
         before = cpu_of(p.pid)
         subprocess.run([LOAD, "push", at, records.path, "65536", str(times)], stdout=subprocess.DEVNULL, check=True, timeout=150)
-        books = until(lambda: settled(where, records.n * times), step=0.02)
+        books = finished(where, records.n * times, step=0.02)
         return cpu_of(p.pid) - before, books["delivered"] == records.kept * times and books["balanced"]
     finally:
         p.stop()

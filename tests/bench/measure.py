@@ -103,7 +103,7 @@ class Process:
     """A command whose CPU time, with that of all its descendants, is known after wait()."""
 
     def __init__(self, argv, stdin=None, stdout=None, env=None, log=None):
-        self.name, self.status = os.path.basename(argv[0]), None
+        self.name, self.status, self.log = os.path.basename(argv[0]), None, log
         r, w = os.pipe()
         self.reader = r
         self.pid = os.fork()
@@ -142,6 +142,14 @@ class Process:
         if self.status not in (0, -signal.SIGTERM, 128 + signal.SIGTERM):
             print(f"    {self.name}: ended with status {status}", file=sys.stderr)
         return float(cpu)
+
+    def last_words(self):
+        return last_lines(self.log.name) if self.log else ""
+
+
+def last_lines(path, n=5):
+    with open(path, errors="replace") as f:
+        return "".join(f.readlines()[-n:])
 
 
 def pss_of_one(pid):

@@ -87,7 +87,7 @@ def script(name):
 def configured(argv, template, given, env=None, **words):
     def start(where, port, to):
         configure(where, template, INPUT=given, OUTPUT=OUTPUTS[template], PORT=port, TO=to, **words)
-        return Process([a.replace("{dir}", where) for a in argv], env=env, log=subprocess.DEVNULL)
+        return Process([a.replace("{dir}", where) for a in argv], env=env)
     return start
 
 

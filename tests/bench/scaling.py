@@ -6,7 +6,7 @@ from contenders import python
 from measure import Process, until
 from race import alternate, in_dir
 from report import Column, Row, Section
-from sluice import SMALL, config, settled, sluiced, started
+from sluice import SMALL, config, finished, sluiced, started
 
 LOOPS = 1000
 SCRIPT = (f"function process(record) local x = record.seq for i = 0, {LOOPS - 1} do x = (x * 31 + i) % 65521 end "
@@ -22,7 +22,7 @@ def lua(where, n, count):
     begin = time.monotonic()
     p = sluiced(path)
     until(lambda: started(where))
-    books = until(lambda: settled(where, count), step=0.02)
+    books = finished(where, count, step=0.02)
     wall = time.monotonic() - begin
     return wall, p.stop(), books["delivered"] == count and books["balanced"]
 

@@ -3,7 +3,7 @@ import json
 import os
 import socket
 
-from measure import Process
+from measure import Process, last_lines, until
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.join(TOP, "build")
@@ -27,9 +27,10 @@ def config(where, arena, producer, transformer, consumer):
     return path
 
 
-def sluiced(path, *more, log=None):
-    return Process([os.path.join(BUILD, "sluiced"), "-c", path, *more],
-                   env={"XDG_RUNTIME_DIR": os.path.dirname(path)}, log=log)
+def sluiced(path, *more):
+    where = os.path.dirname(path)
+    with open(os.path.join(where, "log"), "w") as log:
+        return Process([os.path.join(BUILD, "sluiced"), "-c", path, *more], env={"XDG_RUNTIME_DIR": where}, log=log)
 
 
 def audit(where):
@@ -54,3 +55,16 @@ def settled(where, n):
     """The books, once all @n records have come and gone."""
     books = audit(where)
     return books if books["received"] + books["made"] >= n and books["in_flight"] == 0 else None
+
+
+def finished(where, n, look=None, step=0.005):
+    """The books when all @n records have gone through; @look is called meanwhile."""
+    def done():
+        if look:
+            look()
+        return settled(where, n)
+    try:
+        return until(done, step=step)
+    except TimeoutError:
+        print(f"  not finished: {audit(where)}\n{last_lines(os.path.join(where, 'log'), 20)}", flush=True)
+        raise
