@@ -41,7 +41,7 @@ OBJ := $(SRC:%.c=$(BUILD)/obj/%.o)
 MAIN_OBJ := $(MAINS:%.c=$(BUILD)/obj/%.o)
 LIB := $(BUILD)/libsluice.a
 UNIT := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
-BENCH_BIN := $(addprefix $(BUILD)/bench/,input loop load)
+BENCH_BIN := $(addprefix $(BUILD)/bench/,input loop load wire)
 FUZZ := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 # the sanitizers stop at the first find; a worker that leaves by _exit has nothing to report

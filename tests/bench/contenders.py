@@ -1,42 +1,46 @@
-"""Who takes part in which job, and how each is started.
+"""Who takes part in which race (J1, J2, J3, transport, ingest), and how each is started.
 
-A contender gives start(dir, input, output) -> a run: wall seconds, CPU seconds, peak PSS. Most are commands that end by
-themselves. Servers are fed by tests/bench/load and stopped when their output holds all records.
+A contender gives start(dir, records, output, memory) -> a run: wall seconds, CPU seconds, peak PSS. Most are commands that end
+by themselves. Servers are fed by tests/bench/load and stopped when their output holds all records.
 """
-import json
 import os
 import shutil
 import socket
 import subprocess
 import time
 
-from measure import Process, until
+import goals
+from measure import Process, until, words
+from sluice import BENCH, CLEAN, SMALL, TRANSPORT, config, finished, sluiced, started
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-TOP = os.path.dirname(os.path.dirname(HERE))
-BUILD = os.path.join(TOP, "build")
-BENCH = os.path.join(BUILD, "bench")
-LOAD, LOOP = os.path.join(BENCH, "load"), os.path.join(BENCH, "loop")
+LOAD, LOOP, WIRE = (os.path.join(BENCH, name) for name in ("load", "loop", "wire"))
 RIVALS = os.path.join(HERE, "rivals")
 PY = "/usr/bin/python3"
-KEEP = 0.75  # the share of records that is not debug, roughly
+FLUENT_BIT = os.environ.get("FLUENT_BIT", "FLUENT_BIT=")
 
 
 class Run:
-    def __init__(self, wall, cpu, peak, output=None):
-        self.wall, self.cpu, self.peak, self.output = wall, cpu, peak, output
+    def __init__(self, wall, cpu, peak, output=None, right=None):
+        self.wall, self.cpu, self.peak, self.output, self.right = wall, cpu, peak, output, right
 
 
 class Contender:
-    def __init__(self, name, job, start, share=1.0, needs=None, note=""):
+    def __init__(self, name, job, start, share=1.0, needs=None, note="", raw=None, peer=False):
         self.name, self.job, self.start = name, job, start
         self.share = share  # of the records: a slow one gets fewer, its figures are per record
         self.needs, self.note = needs, note
+        self.raw = raw    # the row whose rate is the limit of this one's
+        self.peer = peer  # does the whole job, as sluice does
 
     def missing(self):
-        if self.needs and not (shutil.which(self.needs) or os.path.exists(self.needs)):
-            return self.needs
-        return None
+        return absent(self.needs)
+
+
+def absent(program):
+    if program and not (shutil.which(program) or os.path.exists(program)):
+        return program
+    return None
 
 
 def free_port():
@@ -55,53 +59,12 @@ def batch(argv, stdin=False, stdout=False, env=None):
         begin = time.monotonic()
         p = Process(args, stdin=i, stdout=o, env=env)
         cpu = p.watch() if memory else p.wait()
-        return Run(time.monotonic() - begin, cpu, p.peak, output if os.path.exists(output) else None)
+        wall = time.monotonic() - begin
+        return Run(wall, cpu, p.peak, output if os.path.exists(output) else None, False if p.status else None)
     return start
 
 
 # ---- sluice ----
-
-def config(where, arena, producer, transformer, consumer):
-    text = (f"arena: {{{arena}}}\ncontrol: {{socket: {where}/c.sock}}\ndead_letters: {{path: {where}/dead}}\n"
-            f"state: {{path: {where}/state}}\n"
-            f"producers: {{in: {{{producer}}}}}\n")
-    if transformer:
-        text += f"transformers: {{t: {{{transformer}}}}}\n"
-    text += f"consumers: {{out: {{{consumer}}}}}\n"
-    path = os.path.join(where, "sluice.yaml")
-    with open(path, "w") as f:
-        f.write(text)
-    os.makedirs(os.path.join(where, "state"), exist_ok=True)
-    return path
-
-
-def sluiced(path, *more, log=None):
-    return Process([os.path.join(BUILD, "sluiced"), "-c", path, *more],
-                   env={"XDG_RUNTIME_DIR": os.path.dirname(path)}, log=log)
-
-
-def audit(where):
-    with socket.socket(socket.AF_UNIX) as s:
-        s.connect(os.path.join(where, "c.sock"))
-        s.sendall(b"audit\n")
-        answer = b""
-        while not answer.endswith(b"\n"):
-            answer += s.recv(65536)
-    return json.loads(answer)
-
-
-def started(where):
-    try:
-        audit(where)
-        return True
-    except OSError:
-        return False
-
-
-CLEAN = "steps: [filter: {level: {not: debug}}, set: {processed_at: =now(), hash: =xxh64(msg), service: =upper(service)}]"
-TRANSPORT = 'steps: [set: {at: =now(), service: =upper(service)}]'
-SMALL = "size: 16MiB"
-
 
 def sluice_file(codec, transformer, arena=SMALL, producer="type: file, path: {in}", consumer=None):
     def start(where, records, output, memory):
@@ -111,10 +74,22 @@ def sluice_file(codec, transformer, arena=SMALL, producer="type: file, path: {in
             take, give = f"{take}, codec: {codec}", f"{give}, codec: {codec}"
         path = config(where, arena, take, transformer, give)
         begin = time.monotonic()
+        if memory and consumer:  # its books are its output
+            p = sluiced(path)
+            right = watched(where, p, records.n)
+            return Run(0, 0, p.peak, right=right)
         p = sluiced(path, "--until-done")
         cpu = p.watch() if memory else p.wait()
         return Run(time.monotonic() - begin, cpu, p.peak, None if consumer else output)
     return start
+
+
+def watched(where, p, n):
+    """Looks at memory until @n records have gone through; whether the books are right."""
+    until(lambda: started(where))
+    books = finished(where, n, p.sample, 0.03)
+    p.stop()
+    return books["delivered"] == n and books["balanced"]
 
 
 def sluice_fed(producer, transformer, consumer, client, arena=SMALL):
@@ -129,15 +104,15 @@ def sluice_fed(producer, transformer, consumer, client, arena=SMALL):
         c = subprocess.Popen([a.replace("{at}", at).replace("{in}", records.path).replace("{n}", str(records.n))
                               for a in client], stdout=subprocess.DEVNULL)
 
-        def done():
+        def fed_all():
             if memory:
                 p.sample()
-            a = audit(where)
-            return a["received"] >= records.n and a["in_flight"] == 0
-        until(done)
+            return c.poll() is not None
+        until(fed_all)
+        books = finished(where, records.n)
         wall = time.monotonic() - begin
-        c.wait()
-        return Run(wall, p.stop(), p.peak, output if "{out}" in consumer else None)
+        right = books["delivered"] + books["filtered"] == records.n and books["balanced"]
+        return Run(wall, p.stop(), p.peak, output if "{out}" in consumer else None, right)
     return start
 
 
@@ -187,19 +162,18 @@ class Lines:
             pass
         return self.n
 
+    def rest(self):
+        """Whether nothing has come since the last look."""
+        return self.n == self.count()
 
-def daemon(argv, template, file_input, socket_input, over_socket, env=None):
-    """rsyslog and syslog-ng: they never end. Done when all but the last block has been written (they keep that
+
+def daemon(job, argv, template, given, over_socket=False, env=None):
+    """rsyslog, syslog-ng, Fluent Bit: they never end. Done when all but the last block has been written (they keep that
     in memory till they stop), then stopped."""
     def start(where, records, output, memory):
         port = free_port()
-        text = open(os.path.join(RIVALS, template)).read()
-        given = (socket_input if over_socket else file_input).replace("{in}", records.path).replace("{port}", str(port))
-        for k, v in {"@INPUT@": given, "@OUT@": output, "@DIR@": where}.items():
-            text = text.replace(k, v)
-        with open(os.path.join(where, "conf"), "w") as f:
-            f.write(text)
-        lines, want = Lines(output), records.kept - 3000
+        configure(where, template, INPUT=given, OUTPUT=TO_FILES[template], IN=records.path, PORT=port, OUT=output)
+        lines, want = Lines(output), int(records.expected[job].split()[0]) - 3000
         begin = time.monotonic()
         p = Process([a.replace("{dir}", where) for a in argv], env=env)
         c = None
@@ -212,53 +186,85 @@ def daemon(argv, template, file_input, socket_input, over_socket, env=None):
             if memory:
                 p.sample()
             return lines.count() >= want
-        until(done, 600, 0.05)
-        wall = time.monotonic() - begin
-        cpu = p.stop()
-        if c:
-            c.wait()
+        try:
+            until(done, step=0.05)
+            wall = time.monotonic() - begin
+            until(lines.rest, step=0.3)
+        finally:
+            cpu = p.stop()
+            if c:
+                c.kill()
+                c.wait()
         return Run(wall, cpu, p.peak, output)
     return start
 
 
-def fluent_bit(where, records, output, memory):
-    with open(os.path.join(where, "parsers.conf"), "w") as f:
-        f.write("[PARSER]\n    Name json\n    Format json\n")
-    with open(os.path.join(where, "f.lua"), "w") as f:
-        f.write("function clean(tag, ts, r)\n if r.level == 'debug' then return -1, 0, 0 end\n"
-                " r.service = string.upper(r.service)\n r.processed_at = os.date('!%FT%TZ')\n"
-                " r.hash = #r.msg\n return 2, ts, r\nend\n")
-    argv = [os.environ["FLUENT_BIT"], "-q", "-f", "1", "-R", f"{where}/parsers.conf",
-            "-i", "tail", "-p", f"path={records.path}", "-p", "read_from_head=true", "-p", "exit_on_eof=true",
-            "-p", "parser=json", "-p", "buffer_chunk_size=1M", "-p", "buffer_max_size=4M",
-            "-F", "lua", "-m", "*", "-p", f"script={where}/f.lua", "-p", "call=clean",
-            "-o", "file", "-m", "*", "-p", f"path={where}", "-p", "file=out", "-p", "format=plain"]
-    begin = time.monotonic()
-    p = Process(argv)
-    cpu = p.watch() if memory else p.wait()
-    os.rename(os.path.join(where, "out"), output)
-    return Run(time.monotonic() - begin, cpu, p.peak, output)
+def configure(where, template, **words):
+    """Writes the directory's `conf` from a rival's template; a word may hold others."""
+    with open(os.path.join(RIVALS, template)) as f:
+        text = f.read()
+    words = {"FLUSH": 0.2, "FLAGS": "", **words, "DIR": where, "RIVALS": RIVALS}
+    for _ in range(2):
+        for k, v in words.items():
+            text = text.replace(f"@{k}@", str(v))
+    with open(os.path.join(where, "conf"), "w") as f:
+        f.write(text)
 
 
 def python(script, *args):
     return [PY, os.path.join(RIVALS, script), *args]
 
 
-RSYSLOG = dict(argv=["rsyslogd", "-n", "-f", "{dir}/conf", "-i", "{dir}/pid"], template="rsyslog.conf",
-               file_input='module(load="imfile")\ninput(type="imfile" File="{in}" Tag="x" ruleset="clean" freshStartTail="off")',
-               socket_input='module(load="imptcp")\ninput(type="imptcp" port="{port}" ruleset="clean")')
+RSYSLOG = ["rsyslogd", "-n", "-f", "{dir}/conf", "-i", "{dir}/pid"]
 NG = os.path.join(BENCH, "syslog-ng")
-SYSLOG_NG = dict(argv=[f"{NG}/usr/sbin/syslog-ng", "-F", "-f", "{dir}/conf", "-R", "{dir}/persist", "-p", "{dir}/pid",
-                       "-c", "{dir}/ctl", f"--module-path={NG}/usr/lib/syslog-ng/3.38", "--no-caps"],
-                 template="syslog-ng.conf", env={"LD_LIBRARY_PATH": f"{NG}/usr/lib/syslog-ng"},
-                 file_input='file("{in}" flags(no-parse) log-msg-size(65536) follow-freq(0.1) log-iw-size(10000) log-fetch-limit(1000));',
-                 socket_input='network(port({port}) flags(no-parse) log-msg-size(65536) log-iw-size(10000) log-fetch-limit(1000));')
+SYSLOG_NG = [f"{NG}/usr/sbin/syslog-ng", "-F", "-f", "{dir}/conf", "-R", "{dir}/persist", "-p", "{dir}/pid",
+             "-c", "{dir}/ctl", f"--module-path={NG}/usr/lib/syslog-ng/3.38", "--no-caps"]
+NG_ENV = {"LD_LIBRARY_PATH": f"{NG}/usr/lib/syslog-ng"}
+FLUENT = [FLUENT_BIT, "-q", "-c", "{dir}/conf"]
 
-PUSH = [LOAD, "push", "{at}", "{in}", "65536"]
+RSYSLOG_FILE = 'module(load="imfile")\ninput(type="imfile" File="@IN@" Tag="x" ruleset="clean" freshStartTail="off")'
+RSYSLOG_TCP = 'module(load="imptcp")\ninput(type="imptcp" port="@PORT@" ruleset="clean")'
+NG_FILE = 'file("@IN@" flags(no-parse) log-msg-size(65536) follow-freq(0.1) log-iw-size(10000) log-fetch-limit(1000));'
+NG_TCP = "network(port(@PORT@) flags(no-parse) log-msg-size(65536) log-iw-size(10000) log-fetch-limit(1000));"
+FLUENT_TAIL = "name tail\n  path @IN@\n  read_from_head true\n  buffer_chunk_size 1M\n  buffer_max_size 4M"
+FLUENT_FILE = FLUENT_TAIL + "\n  parser json"
+FLUENT_TCP = "name tcp\n  listen 127.0.0.1\n  port @PORT@\n  format json\n  chunk_size 1024\n  buffer_size 4096"
+TO_FILES = {
+    "rsyslog.conf": 'action(type="omfile" file="@OUT@" template="out" ioBufferSize="256k" flushOnTXEnd="off")',
+    "syslog-ng.conf": 'file("@OUT@" template("$(format-json --scope none .j.* --shift-levels 2)\\n"))',
+    "fluent-bit.conf": "name file\n  match *\n  path @DIR@\n  file output\n  format plain",
+}
+TO_FILES["rsyslog-lines.conf"] = TO_FILES["rsyslog.conf"]
+TO_FILES["syslog-ng-lines.conf"] = 'file("@OUT@" template("$MSG\\n"))'
+TO_FILES["fluent-bit-lines.conf"] = TO_FILES["fluent-bit.conf"].replace("plain", "template\n  template {log}")
+
+
+PUSH = [LOAD, "push", "{at}", "{in}", "65536", "1"]
 TO_FILE = "type: file, path: {out}, codec: json"
 TO_NULL = 'type: "null"'
 
-ALL = [
+TCP = [LOAD, "tcp", "{port}", "{in}"]
+BIG = "size: 32MiB, buffer: 1MiB"
+GENERATE = "type: generate, count: {n}"
+
+
+def packed(size):
+    return [LOAD, "pack", "{at}", "{n}", str(size)]
+
+
+def raw(size):
+    """libzmq alone, fed as the daemon is."""
+    def start(where, count, output, memory):
+        told = os.path.join(where, "told")
+        run = batch([LOAD, "raw", "{n}", str(size)], stdout=True)(where, count, told, memory)
+        with open(told) as f:
+            run.wall = words(f.read())["seconds"]  # from the first message to the last: no start, no end
+        run.output, run.right = None, run.right is None  # it has counted the bytes
+        return run
+    return start
+
+
+LINES = [
     Contender("sluice", "J1", sluice_file("lines", None)),
     Contender("C loop", "J1", batch([LOOP, "lines", "{in}", "{out}"]), note="limit"),
     Contender("cat", "J1", batch(["cat", "{in}"], stdout=True), note="limit"),
@@ -266,43 +272,54 @@ ALL = [
     Contender("Node", "J1", batch(["node", f"{RIVALS}/stream.js", "lines", "{in}", "{out}"]), 0.5, "node"),
     Contender("asyncio.Queue", "J1", batch(python("asyncio_queue.py", "lines", "{in}", "{out}")), 0.25),
     Contender("multiprocessing.Queue", "J1", batch(python("mp_queue.py", "lines", "{in}", "{out}")), 0.05),
+    Contender("rsyslog", "J1", daemon("J1", RSYSLOG, "rsyslog-lines.conf", RSYSLOG_FILE), 0.1, "rsyslogd"),
+    Contender("syslog-ng", "J1", daemon("J1", SYSLOG_NG, "syslog-ng-lines.conf", NG_FILE, env=NG_ENV), 0.1, SYSLOG_NG[0]),
+    Contender("Fluent Bit", "J1", daemon("J1", FLUENT, "fluent-bit-lines.conf", FLUENT_TAIL), 0.5, FLUENT_BIT),
+]
 
+CLEANED = [
     Contender("sluice", "J2", sluice_file("json", CLEAN)),
     Contender("C loop", "J2", batch([LOOP, "clean", "{in}", "{out}"]), note="limit; checks nothing"),
     Contender("mawk", "J2", batch(["mawk", "-f", f"{RIVALS}/clean.awk", "{in}"], stdout=True), 0.5, "mawk", "no parser, no hash"),
-    Contender("jq", "J2", batch(["jq", "-c", "-f", f"{RIVALS}/clean.jq", "{in}"], stdout=True), 0.1, "jq", "no hash"),
-    Contender("Node", "J2", batch(["node", f"{RIVALS}/stream.js", "clean", "{in}", "{out}"]), 0.25, "node", "MD5"),
-    Contender("asyncio.Queue", "J2", batch(python("asyncio_queue.py", "clean", "{in}", "{out}")), 0.1),
-    Contender("ProcessPoolExecutor", "J2", batch(python("pool.py", "clean", "{in}", "{out}")), 0.1),
-    Contender("multiprocessing.Queue", "J2", batch(python("mp_queue.py", "clean", "{in}", "{out}")), 0.05),
-    Contender("pyzmq", "J2", batch(python("zmq_pipeline.py", "clean", "{in}", "{out}")), 0.1),
-    Contender("rsyslog", "J2", daemon(over_socket=False, **RSYSLOG), 0.1, "rsyslogd"),
-    Contender("syslog-ng", "J2", daemon(over_socket=False, **SYSLOG_NG), 0.1, SYSLOG_NG["argv"][0], "MD5"),
-    Contender("Fluent Bit", "J2", fluent_bit, 0.25, os.environ.get("FLUENT_BIT", "FLUENT_BIT="), "no hash"),
+    Contender("jq", "J2", batch(["jq", "-c", "-f", f"{RIVALS}/clean.jq", "{in}"], stdout=True), 0.05, "jq", "no hash"),
+    Contender("Node", "J2", batch(["node", f"{RIVALS}/stream.js", "clean", "{in}", "{out}"]), 0.25, "node", "MD5", peer=True),
+    Contender("asyncio.Queue", "J2", batch(python("asyncio_queue.py", "clean", "{in}", "{out}")), 0.1, peer=True),
+    Contender("ProcessPoolExecutor", "J2", batch(python("pool.py", "clean", "{in}", "{out}")), 0.1, peer=True),
+    Contender("multiprocessing.Queue", "J2", batch(python("mp_queue.py", "clean", "{in}", "{out}")), 0.05, peer=True),
+    Contender("pyzmq", "J2", batch(python("zmq_pipeline.py", "clean", "{in}", "{out}")), 0.1, peer=True),
+    Contender("rsyslog", "J2", daemon("J2", RSYSLOG, "rsyslog.conf", RSYSLOG_FILE), 0.1, "rsyslogd", peer=True),
+    Contender("syslog-ng", "J2", daemon("J2", SYSLOG_NG, "syslog-ng.conf", NG_FILE, env=NG_ENV), 0.05, SYSLOG_NG[0], "MD5", peer=True),
+    Contender("Fluent Bit", "J2", daemon("J2", FLUENT, "fluent-bit.conf", FLUENT_FILE), 0.25, FLUENT_BIT, "no hash", peer=True),
+]
 
+FED = [
     Contender("sluice", "J3", sluice_fed("codec: json", CLEAN, TO_FILE, PUSH)),
     Contender("C over zmq", "J3", fed([LOOP, "serve", "{at}", "{out}", "{n}"], PUSH), note="limit; checks nothing"),
-    Contender("pyzmq", "J3", fed(python("zmq_pipeline.py", "serve", "{at}", "{out}", "{n}"), PUSH), 0.1),
-    Contender("asyncio.Queue", "J3", fed(python("asyncio_queue.py", "serve", "{port}", "{out}"), [LOAD, "tcp", "{port}", "{in}"]), 0.1),
-    Contender("Node", "J3", fed(["node", f"{RIVALS}/stream.js", "serve", "{port}", "{out}"], [LOAD, "tcp", "{port}", "{in}"]), 0.25, "node", "MD5"),
-    Contender("rsyslog", "J3", daemon(over_socket=True, **RSYSLOG), 0.1, "rsyslogd"),
-    Contender("syslog-ng", "J3", daemon(over_socket=True, **SYSLOG_NG), 0.1, SYSLOG_NG["argv"][0], "MD5"),
-
-    Contender("generate, set and upper, null", "transport",
-              sluice_file(None, TRANSPORT, "size: 32MiB, buffer: 1MiB", "type: generate, count: {n}", TO_NULL), 0.5),
-    Contender("the same, 20 times as many records", "transport",
-              sluice_file(None, TRANSPORT, "size: 32MiB, buffer: 1MiB", "type: generate, count: {n}", TO_NULL), 10),
-
-    Contender("PULL, 1 record a message, receive_hwm 1000", "ingest",
-              sluice_fed("codec: msgpack, receive_hwm: 1000", None, TO_NULL, [LOAD, "pack", "{at}", "{n}", "1"])),
-    Contender("PULL, 1 record a message, receive_hwm 100 (default)", "ingest",
-              sluice_fed("codec: msgpack", None, TO_NULL, [LOAD, "pack", "{at}", "{n}", "1"])),
-    Contender("PULL, 64 KiB a message", "ingest",
-              sluice_fed("codec: msgpack", None, TO_NULL, [LOAD, "pack", "{at}", "{n}", "65536"]), 5),
-    Contender("ROUTER, acknowledged, 100 records a message", "ingest",
-              sluice_fed("codec: msgpack, socket: router", None, TO_NULL, [LOAD, "acked", "{at}", "{n}", "100"]), 2.5),
-    Contender("the same, stored on disk before it is acknowledged (J5)", "ingest",
-              sluice_fed("codec: msgpack, socket: router", None, TO_NULL, [LOAD, "acked", "{at}", "{n}", "100"],
-                         "size: 64MiB, path: {dir}/arena, sync: true"), 1),
-    Contender("raw libzmq, 100 bytes a message", "ingest", batch([LOAD, "raw", "{n}", "100"]), note="limit"),
+    Contender("pyzmq", "J3", fed(python("zmq_pipeline.py", "serve", "{at}", "{out}", "{n}"), PUSH), 0.1, peer=True),
+    Contender("asyncio.Queue", "J3", fed(python("asyncio_queue.py", "serve", "{port}", "{out}"), TCP), 0.1, peer=True),
+    Contender("Node", "J3", fed(["node", f"{RIVALS}/stream.js", "serve", "{port}", "{out}"], TCP), 0.25, "node", "MD5", peer=True),
+    Contender("rsyslog", "J3", daemon("J3", RSYSLOG, "rsyslog.conf", RSYSLOG_TCP, True), 0.1, "rsyslogd", peer=True),
+    Contender("syslog-ng", "J3", daemon("J3", SYSLOG_NG, "syslog-ng.conf", NG_TCP, True, NG_ENV), 0.05, SYSLOG_NG[0], "MD5", peer=True),
+    Contender("Fluent Bit", "J3", daemon("J3", FLUENT, "fluent-bit.conf", FLUENT_TCP, True), 0.25, FLUENT_BIT, "no hash", peer=True),
 ]
+
+TRANSPORTED = [
+    Contender("sluice", "transport", sluice_file(None, TRANSPORT, BIG, GENERATE, TO_NULL), 5, note="buffers of 1 MiB"),
+    Contender("sluice, default buffers", "transport", sluice_file(None, TRANSPORT, SMALL, GENERATE, TO_NULL), 5, note="256 KiB"),
+]
+
+RAW1, RAW100, RAW64K = (f"raw libzmq, {what} a message" for what in ("1 record", "100 records", "64 KiB"))
+INGESTED = [
+    Contender(goals.ONE, "ingest", sluice_fed("codec: msgpack, receive_hwm: 1000", None, TO_NULL, packed(1)), 2,
+              note="receive_hwm 1000", raw=RAW1),
+    Contender(f"{goals.ONE}, default", "ingest", sluice_fed("codec: msgpack", None, TO_NULL, packed(1)), 2,
+              note="receive_hwm 100", raw=RAW1),
+    Contender(RAW1, "ingest", raw(1), 2, note="limit; CPU of both ends"),
+    Contender(goals.ACKED, "ingest", sluice_fed("codec: msgpack, socket: router", None, TO_NULL,
+                                                [LOAD, "acked", "{at}", "{n}", "100"]), 2.5, raw=RAW100),
+    Contender(RAW100, "ingest", raw(10000), 2.5, note="limit; CPU of both ends"),
+    Contender(goals.MANY, "ingest", sluice_fed("codec: msgpack", None, TO_NULL, packed(65536)), 5, raw=RAW64K),
+    Contender(RAW64K, "ingest", raw(65536), 5, note="limit; CPU of both ends"),
+]
+
+ALL = LINES + CLEANED + FED + TRANSPORTED + INGESTED

@@ -1,18 +1,16 @@
 /*
- * The other end of the wire for the bench: feeds, receives and measures, in C over libzmq, so that
- * the client costs as little as it can.
+ * Feeds a server for the bench, in C over libzmq, so that the client costs as little as it can.
  *
- *     load push ENDPOINT FILE BYTES         whole lines of FILE in messages of up to BYTES (1: a
- * line each) load pack ENDPOINT COUNT BYTES        msgpack records of about 100 bytes in messages
- * of up to BYTES load acked ENDPOINT COUNT PER         msgpack records, PER a message, acknowledged
- * (HELLO/SEND/ACK) load latency IN OUT RATE SECONDS      NDJSON records at a steady pace; out come
- * p50 and p99 in us load tcp PORT FILE                    FILE down one TCP connection load drain
- * ENDPOINT MBPS BYTES        takes messages at MBPS until BYTES have come load relay IN OUT PULL to
- * PUSH and nothing else, for comparison load raw COUNT BYTES                  libzmq alone:
- * messages a second, one sender, one receiver, tcp load copy MIB                         memcpy, in
- * MB a second, through 256 KiB buffers in the cache and beside it
+ *     load push ENDPOINT FILE BYTES TIMES   whole lines of FILE, TIMES times over, in messages of
+ *                                           up to BYTES (1: a line each)
+ *     load pack ENDPOINT COUNT BYTES        msgpack records of about 100 bytes, likewise
+ *     load acked ENDPOINT COUNT PER         msgpack records, PER a message, acknowledged
+ *                                           (HELLO, SEND, ACK)
+ *     load tcp PORT FILE                    FILE down one TCP connection
+ *     load raw COUNT BYTES                  libzmq alone: `pack` and a receiver, over tcp
+ *     load copy MIB                         memcpy, through 256 KiB buffers and beside the cache
  *
- * Answers one line of `name=value` words on standard output. Everything connects; the daemon binds.
+ * Answers one line of `name=value` words on standard output. Everything connects; servers bind.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -33,8 +31,6 @@
 
 enum {
 	RECORD_MAX = 160,
-	SAMPLES_MAX = 4 << 20,
-	END_WAIT_MS = 20000,
 };
 
 static _Noreturn void die(const char *what)
@@ -101,7 +97,7 @@ static const char *message_end(const char *p, const char *end, size_t most)
 	return last;
 }
 
-static int push(const char *endpoint, const char *path, size_t bytes)
+static int push(const char *endpoint, const char *path, size_t bytes, uint64_t times)
 {
 	struct stat st;
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -113,11 +109,12 @@ static int push(const char *endpoint, const char *path, size_t bytes)
 	void *s = open_socket(ZMQ_PUSH, endpoint, 1000);
 	int64_t start = now();
 	uint64_t n = 0;
-	for (const char *end = p + st.st_size; p < end; n++) {
-		const char *next = message_end(p, end, bytes);
-		send_bytes(s, p, (size_t)(next - p), 0);
-		p = next;
-	}
+	while (times--)
+		for (const char *at = p, *end = p + st.st_size; at < end; n++) {
+			const char *next = message_end(at, end, bytes);
+			send_bytes(s, at, (size_t)(next - at), 0);
+			at = next;
+		}
 	close_all(s);
 	printf("messages=%" PRIu64 " seconds=%.4f\n", n, seconds(start));
 	return 0;
@@ -140,38 +137,6 @@ static int tcp(unsigned port, const char *path)
 				die("write");
 	close(s);
 	printf("seconds=%.4f\n", seconds(start));
-	return 0;
-}
-
-static int drain(const char *endpoint, double mbps, uint64_t bytes)
-{
-	void *s = open_socket(ZMQ_PULL, endpoint, 10);
-	uint64_t got = 0;
-	int wait = END_WAIT_MS;
-	int64_t start = now();
-	zmq_msg_t msg;
-	zmq_msg_init(&msg);
-	zmq_setsockopt(s, ZMQ_RCVTIMEO, &wait, sizeof(wait));
-	while (got < bytes && zmq_msg_recv(&msg, s, 0) >= 0) {
-		got += zmq_msg_size(&msg);
-		int64_t due = start + (int64_t)((double)got / mbps * 1e3);
-		struct timespec at = {due / 1000000000, due % 1000000000};
-		if (due > now() + 1000000)
-			clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
-	}
-	printf("bytes=%" PRIu64 " seconds=%.4f\n", got, seconds(start));
-	return 0;
-}
-
-static int relay(const char *in, const char *out)
-{
-	void *a = zmq_socket(ctx, ZMQ_PULL), *b = zmq_socket(ctx, ZMQ_PUSH);
-	zmq_msg_t msg;
-	if (zmq_bind(a, in) < 0 || zmq_bind(b, out) < 0)
-		die("bind");
-	zmq_msg_init(&msg);
-	while (zmq_msg_recv(&msg, a, 0) >= 0)
-		zmq_msg_send(&msg, b, 0);
 	return 0;
 }
 
@@ -291,111 +256,39 @@ static int acked(const char *endpoint, uint64_t count, unsigned per)
 	return 0;
 }
 
-/* ---- latency ---- */
-
-static int by_value(const void *a, const void *b)
-{
-	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-	return x < y ? -1 : x > y;
-}
-
-static int receive(const char *endpoint, uint64_t count)
-{
-	static char msg[1 << 16];
-	int64_t *took = malloc(count * sizeof(*took));
-	int wait = END_WAIT_MS;
-	uint64_t n = 0;
-	ctx = zmq_ctx_new();
-	void *s = open_socket(ZMQ_PULL, endpoint, 0);
-	zmq_setsockopt(s, ZMQ_RCVTIMEO, &wait, sizeof(wait));
-	while (took && n < count) {
-		int len = zmq_recv(s, msg, sizeof(msg) - 1, 0);
-		if (len < 0)
-			break;
-		int64_t t = now();
-		msg[len] = 0;
-		for (char *p = msg; n < count && (p = strstr(p, "\"t\":")); p++)
-			took[n++] = t - strtoll(p + 4, NULL, 10);
-	}
-	if (!n)
-		return 1;
-	uint64_t skip = n / 10; /* the start: connecting, first touches */
-	qsort(took + skip, n - skip, sizeof(*took), by_value);
-	printf("received=%" PRIu64 " p50_us=%.1f p99_us=%.1f max_us=%.1f\n", n,
-	       (double)took[skip + (n - skip) / 2] / 1e3,
-	       (double)took[skip + (n - skip) * 99 / 100] / 1e3, (double)took[n - 1] / 1e3);
-	return 0;
-}
-
-static int latency(const char *in, const char *out, uint64_t rate, uint64_t secs)
-{
-	uint64_t count = rate * secs;
-	pid_t pid = fork();
-	if (pid == 0) {
-		int r = receive(out, count);
-		fflush(stdout);
-		_exit(r);
-	}
-	ctx = zmq_ctx_new();
-	void *s = open_socket(ZMQ_PUSH, in, 0);
-	struct timespec settle = {.tv_sec = 1};
-	nanosleep(&settle, NULL); /* both sides connected */
-	int64_t start = now();
-	for (uint64_t i = 0; i < count; i++) {
-		char rec[200];
-		int64_t due = start + (int64_t)(i * 1000000000 / rate);
-		struct timespec at = {due / 1000000000, due % 1000000000};
-		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
-		int n = snprintf(
-		        rec, sizeof(rec),
-		        "{\"id\":%" PRIu64 ",\"t\":%" PRId64
-		        ",\"level\":\"info\",\"service\":\"search\",\"msg\":\"request handled\"}\n",
-		        i, now());
-		send_bytes(s, rec, (size_t)n, 0);
-	}
-	int status = 1;
-	waitpid(pid, &status, 0);
-	close_all(s);
-	return status ? 1 : 0;
-}
-
 /* ---- limits ---- */
 
+/* The same sender as for the daemon, and a receiver that looks at nothing. */
 static int raw(uint64_t count, size_t bytes)
 {
-	char at[256], *buf = calloc(1, bytes ? bytes : 1);
-	size_t len = sizeof(at);
-	ctx = zmq_ctx_new();
+	char at[256];
+	uint8_t record[RECORD_MAX];
+	size_t len = sizeof(at), got = 0, all = count * make_record(record, 1);
 	int pipes[2];
 	if (pipe2(pipes, O_CLOEXEC) < 0)
 		die("pipe");
 	pid_t pid = fork(); /* before any socket: a context does not survive a fork */
+	ctx = zmq_ctx_new();
 	if (pid == 0) {
-		ctx = zmq_ctx_new();
 		if (read(pipes[0], at, sizeof(at)) <= 0)
 			_exit(1);
-		void *s = open_socket(ZMQ_PUSH, at, 1000);
-		for (uint64_t i = 0; i < count; i++)
-			send_bytes(s, buf, bytes, 0);
-		close_all(s);
-		_exit(0);
+		_exit(pack(at, count, bytes));
 	}
 	void *s = zmq_socket(ctx, ZMQ_PULL);
 	if (zmq_bind(s, "tcp://127.0.0.1:*") < 0 ||
 	    zmq_getsockopt(s, ZMQ_LAST_ENDPOINT, at, &len) < 0 || write(pipes[1], at, len) < 0)
 		die("bind");
 	zmq_msg_t msg;
+	int64_t start = 0;
 	zmq_msg_init(&msg);
-	zmq_msg_recv(&msg, s, 0);
-	int64_t start = now();
-	for (uint64_t i = 1; i < count; i++)
-		zmq_msg_recv(&msg, s, 0);
+	while (got < all && zmq_msg_recv(&msg, s, 0) >= 0) {
+		start = start ? start : now();
+		got += zmq_msg_size(&msg);
+	}
 	double took = seconds(start);
-	printf("rate=%.0f mb=%.1f seconds=%.4f\n", (double)count / took,
-	       (double)count * (double)bytes / took / 1e6, took);
 	waitpid(pid, NULL, 0);
-	free(buf);
-	return 0;
+	printf("rate=%.0f seconds=%.4f\n", (double)count / took, took);
+	return got == all ? 0 : 1;
 }
 
 static int copy(size_t mib)
@@ -435,17 +328,11 @@ int main(int argc, char **argv)
 		return raw(number(argv, 2), number(argv, 3));
 	if (strcmp(what, "copy") == 0 && argc == 3)
 		return copy(number(argv, 2));
-	if (strcmp(what, "latency") == 0 && argc == 6)
-		return latency(argv[2], argv[3], number(argv, 4), number(argv, 5));
 	ctx = zmq_ctx_new();
-	if (strcmp(what, "push") == 0 && argc == 5)
-		return push(argv[2], argv[3], number(argv, 4));
+	if (strcmp(what, "push") == 0 && argc == 6)
+		return push(argv[2], argv[3], number(argv, 4), number(argv, 5));
 	if (strcmp(what, "tcp") == 0 && argc == 4)
 		return tcp((unsigned)number(argv, 2), argv[3]);
-	if (strcmp(what, "drain") == 0 && argc == 5)
-		return drain(argv[2], strtod(argv[3], NULL), number(argv, 4));
-	if (strcmp(what, "relay") == 0 && argc == 4)
-		return relay(argv[2], argv[3]);
 	if (strcmp(what, "pack") == 0 && argc == 5)
 		return pack(argv[2], number(argv, 3), number(argv, 4));
 	if (strcmp(what, "acked") == 0 && argc == 5)

@@ -4,13 +4,19 @@ A contender runs in a child of ours that waits for all it starts, so RUSAGE_CHIL
 whole tree (processes that a contender leaves behind would escape; none here does). Memory is PSS, summed over the tree
 every 30 ms, in a run of its own, since looking costs time.
 """
+import ctypes
 import os
+import re
 import resource
 import signal
 import statistics
 import subprocess
 import sys
 import time
+
+
+PR_SET_CHILD_SUBREAPER = 36
+LIMIT = 200  # seconds that any run may take
 
 
 def children_of(pid):
@@ -40,24 +46,64 @@ def pss(pid):
     return total
 
 
+def cpu_of(pid):
+    """CPU seconds that a living tree has used, without its root (the helper below)."""
+    total = 0
+    for p in children_of(pid)[1:]:
+        try:
+            for task in os.listdir(f"/proc/{p}/task"):
+                with open(f"/proc/{p}/task/{task}/schedstat") as f:
+                    total += int(f.read().split()[0])
+        except OSError:
+            continue
+    return total / 1e9
+
+
 def tell(to, argv, how):
-    """Runs @argv and writes what it and its descendants took."""
+    """Runs @argv and writes what it and its descendants took. Nothing lives longer than LIMIT, and nothing is left."""
     p = None
+    adopt(True)
     signal.signal(signal.SIGTERM, lambda *_: p and p.terminate())
     try:
-        p = subprocess.Popen(argv, **how)
-        status = p.wait()
+        p = subprocess.Popen(argv, start_new_session=True, **how)
+        status = p.wait(LIMIT)
     except OSError as e:
         print(f"    {argv[0]}: {e}", file=sys.stderr)
         status = 127
+    except subprocess.TimeoutExpired:
+        print(f"    {argv[0]}: ended after {LIMIT} s", file=sys.stderr)
+        status = 124
+    if p:
+        end_group(p.pid)
+    adopt(False)
     u = resource.getrusage(resource.RUSAGE_CHILDREN)
     os.write(to, f"{u.ru_utime + u.ru_stime} {status}".encode())
+
+
+def adopt(begin):
+    """From the beginning on, who loses its parent becomes our child; at the end all of them are waited for."""
+    if begin:
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        return
+    try:
+        while True:
+            os.wait()
+    except ChildProcessError:
+        pass
+
+
+def end_group(leader):
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
 
 
 class Process:
     """A command whose CPU time, with that of all its descendants, is known after wait()."""
 
     def __init__(self, argv, stdin=None, stdout=None, env=None, log=None):
+        self.name, self.status, self.log = os.path.basename(argv[0]), None, log
         r, w = os.pipe()
         self.reader = r
         self.pid = os.fork()
@@ -92,9 +138,18 @@ class Process:
     def result(self):
         with os.fdopen(self.reader) as f:
             cpu, status = f.read().split()
-        if int(status) not in (0, -signal.SIGTERM, 128 + signal.SIGTERM):
-            print(f"    ended with status {status}", file=sys.stderr)
+        self.status = int(status)
+        if self.status not in (0, -signal.SIGTERM, 128 + signal.SIGTERM):
+            print(f"    {self.name}: ended with status {status}", file=sys.stderr)
         return float(cpu)
+
+    def last_words(self):
+        return last_lines(self.log.name) if self.log else ""
+
+
+def last_lines(path, n=5):
+    with open(path, errors="replace") as f:
+        return "".join(f.readlines()[-n:])
 
 
 def pss_of_one(pid):
@@ -115,6 +170,11 @@ def until(condition, seconds=120, step=0.005):
             return got
         time.sleep(step)
     raise TimeoutError(f"not so after {seconds} s: {condition}")
+
+
+def words(text):
+    """The numbers of `name=value name=value`."""
+    return {k: float(v) for k, v in re.findall(r"(\w+)=([\d.]+)", text)}
 
 
 def middle(values):

@@ -1,7 +1,7 @@
 """Bars as SVG, by hand: names on the left, a bar with its value on the right."""
 from html import escape
 
-ROW, NAME, WIDTH = 24, 260, 420
+ROW, NAME, WIDTH = 24, 380, 420
 
 
 def bars(title, rows):

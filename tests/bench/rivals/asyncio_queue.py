@@ -2,6 +2,7 @@
 
     asyncio_queue.py lines|clean IN OUT
     asyncio_queue.py serve PORT OUT          one TCP connection with lines, until it closes
+    asyncio_queue.py relay PORT TO           the same, on to a TCP connection
 """
 import asyncio
 import sys
@@ -48,10 +49,22 @@ async def write(queue, path):
             f.write(line)
 
 
-async def main(job, source, path):
+async def send(queue, port):
+    line = await queue.get()
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    while line is not None:
+        writer.write(line)
+        await writer.drain()
+        line = await queue.get()
+    writer.close()
+    await writer.wait_closed()
+
+
+async def main(job, source, to):
     lines, records = asyncio.Queue(LIMIT), asyncio.Queue(LIMIT)
-    read = read_socket(int(source), lines) if job == "serve" else read_file(source, lines)
-    await asyncio.gather(read, transform(lines, records, job), write(records, path))
+    read = read_file(source, lines) if job in ("lines", "clean") else read_socket(int(source), lines)
+    give = send(records, int(to)) if job == "relay" else write(records, to)
+    await asyncio.gather(read, transform(lines, records, job), give)
 
 
 asyncio.run(main(*sys.argv[1:]))

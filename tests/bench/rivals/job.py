@@ -1,5 +1,6 @@
 """What the Python rivals do with a record: the same for all of them."""
 import json
+import socket
 from datetime import datetime, timezone
 
 import xxhash
@@ -20,3 +21,15 @@ def clean(record):
     record["processed_at"] = datetime.now(timezone.utc).isoformat()
     record["hash"] = xxhash.xxh64_hexdigest(record["msg"])
     return record
+
+
+def server(port):
+    """The one connection that comes, as a file of lines."""
+    with socket.create_server(("127.0.0.1", port)) as s:
+        connection, _ = s.accept()
+    return connection.makefile("rb")
+
+
+def client(port):
+    """A connection, to be written to as a file; a record is sent at once."""
+    return socket.create_connection(("127.0.0.1", port)).makefile("wb", buffering=0)

@@ -1,14 +1,18 @@
-"""A process a stage, multiprocessing.Queue between them: mp_queue.py lines|clean IN OUT"""
+"""A process a stage, multiprocessing.Queue between them.
+
+    mp_queue.py lines|clean IN OUT
+    mp_queue.py relay PORT TO           lines of one TCP connection, on to another
+"""
 import multiprocessing
 import sys
 
-from job import clean, decode, encode
+from job import clean, client, decode, encode, server
 
 LIMIT = 1000
 
 
-def read(path, queue):
-    with open(path, "rb") as f:
+def read(path, queue, job):
+    with server(int(path)) if job == "relay" else open(path, "rb") as f:
         for line in f:
             queue.put(line)
     queue.put(None)
@@ -24,15 +28,17 @@ def transform(source, sink, job):
 
 
 def write(queue, path, job):
-    with open(path, "wb") as f:
-        while (record := queue.get()) is not None:
+    record = queue.get()
+    with client(int(path)) if job == "relay" else open(path, "wb") as f:
+        while record is not None:
             f.write(record if job == "lines" else encode(record))
+            record = queue.get()
 
 
 def main(job, source, path):
     lines, records = multiprocessing.Queue(LIMIT), multiprocessing.Queue(LIMIT)
     workers = [
-        multiprocessing.Process(target=read, args=(source, lines)),
+        multiprocessing.Process(target=read, args=(source, lines, job)),
         multiprocessing.Process(target=transform, args=(lines, records, job)),
         multiprocessing.Process(target=write, args=(records, path, job)),
     ]

@@ -1,15 +1,16 @@
 // Node: readline over a stream, as its manual has it.
 //   stream.js lines|clean IN OUT
 //   stream.js serve PORT OUT        one TCP connection with lines, until it closes
+//   stream.js relay PORT TO         the same, on to a TCP connection
 const crypto = require('crypto');
 const fs = require('fs');
 const net = require('net');
 const readline = require('readline');
 
 const [job, source, path] = process.argv.slice(2);
-const out = fs.createWriteStream(path);
 
 async function run(input) {
+	const out = job === 'relay' ? net.connect({port: Number(path), host: '127.0.0.1', noDelay: true}) : fs.createWriteStream(path);
 	for await (const line of readline.createInterface({input, crlfDelay: Infinity})) {
 		let text = line;
 		if (job !== 'lines') {
@@ -27,7 +28,7 @@ async function run(input) {
 	out.end();
 }
 
-if (job === 'serve') {
+if (job === 'serve' || job === 'relay') {
 	const server = net.createServer(socket => run(socket).then(() => server.close()));
 	server.listen(Number(source), '127.0.0.1');
 } else {

@@ -2,9 +2,8 @@
 
     zmq_pipeline.py clean IN OUT
     zmq_pipeline.py serve ENDPOINT OUT COUNT      messages of whole lines from a PUSH peer
-    zmq_pipeline.py relay IN OUT                  PULL -> json -> upper-case service -> PUSH, for latency
+    zmq_pipeline.py relay IN OUT                  PULL -> the job -> PUSH, a message for a message
 """
-import json
 import multiprocessing
 import os
 import sys
@@ -57,9 +56,9 @@ def relay(source, to):
     pull.bind(source)
     push.bind(to)
     while True:
-        record = json.loads(pull.recv())
-        record["service"] = record["service"].upper()
-        push.send(json.dumps(record, separators=(",", ":")).encode())
+        records = [clean(decode(line)) for line in pull.recv().splitlines()]
+        if kept := [encode(r) for r in records if r is not None]:
+            push.send(b"".join(kept))
 
 
 def main(job, source, path, count=0):
