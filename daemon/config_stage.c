@@ -90,7 +90,8 @@ static const struct {
         {FOR_CONSUMER,
          {"give_up_after", OPTION_DURATION, offsetof(struct common, give_up_after), .def = "0",
           .min = 0, .max = 31536000,
-          .help = "an unreachable peer is tried for so long; 0: without end"}},
+          .help = "what cannot be reached or opened is tried for so long, then its input becomes "
+                  "dead letters; 0: without end"}},
         {FOR_CONSUMER | FOR_OUTSIDE,
          {"timeout", OPTION_DURATION, offsetof(struct common, timeout), .def = "30s", .min = 0.001,
           .max = 86400, .help = "for one attempt"}},

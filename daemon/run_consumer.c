@@ -5,6 +5,10 @@
  * since begin is rolled back and tried again after a pause; "unreachable" for ever, an answer about
  * the data so many times as `retry.attempts` says. Then the unit is cut down to single records, so
  * that the one which is refused is found and becomes a dead letter, and the others pass.
+ *
+ * With `give_up_after` an unreachable peer is tried for so long only. That holds for a stage that
+ * cannot even be opened, too: then the loop does not run yet, and the worker gives up here what has
+ * waited so long.
  */
 #include "daemon/worker.h"
 
@@ -279,6 +283,36 @@ static int gather(struct worker *w, struct pace *pace)
 		bytes += last->bytes - last->byte;
 	}
 	return 0;
+}
+
+/* Ages of an earlier boot are not known: old enough. */
+static bool waited(const struct worker *w, uint32_t entry)
+{
+	const struct arena_facts *f = &w->a->facts[entry];
+	return f->boot != w->a->h->boot || clock_monotonic() - f->queued >= w->stage->give_up_after;
+}
+
+int consumer_give_up(struct worker *w)
+{
+	struct pace pace = {0};
+	int r = 0;
+	while (r == 0 && (worker_order(w) == ORDER_RUN || worker_order(w) == ORDER_FLUSH)) {
+		if (!w->n_in && unit_claim(w) != 0)
+			break;
+		if (!waited(w, w->in[0].at.entry))
+			break;
+		r = try_unit(w, &pace, true);
+		r = r < 0 ? r : unit_commit(w);
+	}
+	if (r < 0)
+		return r;
+	give_all_back(w);
+	if (worker_order(w) == ORDER_FLUSH && !arena_any_queued(w->a, w->reads))
+		w->ended = true;
+	r = unit_commit(w);
+	if (r == 0 && w->ended)
+		worker_leave(w, WORKER_EXIT_ENDED);
+	return r;
 }
 
 int run_consumer(struct worker *w)

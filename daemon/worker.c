@@ -307,24 +307,59 @@ static int open_what_runs(struct worker *w)
 	return r == 0 ? settle(w) : r;
 }
 
-/* The outside may not be there yet: tried again for ever, shown, with everything else untouched. */
+/* Whether this consumer gives its input up when it cannot be opened for long. One with a
+ * transaction to settle must be opened for that first. */
+static bool gives_up(const struct worker *w)
+{
+	return w->stage->kind == STAGE_CONSUMER && w->stage->give_up_after &&
+	       atomic_load(&w->me->intent.state) == INTENT_OPEN;
+}
+
+static void after_failed_open(struct worker *w, int r)
+{
+	if (!w->st.why[0])
+		snprintf(w->st.why, sizeof(w->st.why), "cannot be opened: %s",
+		         r < 0 ? strerror(-r) : "no reason was given");
+	log_warning("not reachable yet: %s", w->st.why);
+	worker_activity(w, ACTIVITY_UNREACHABLE, w->st.why);
+	if (w->stage->ops && w->stage->ops->close)
+		w->stage->ops->close(&w->st);
+	memset(w->st.state, 0, w->stage->ops ? w->stage->ops->state_size : 0);
+	unit_rewind(w);
+}
+
+/* Until the next try. @since: it could not be opened all this time. */
+static int pause_before_open(struct worker *w, int64_t pause, int64_t since)
+{
+	for (int64_t end = clock_monotonic() + pause; clock_monotonic() < end;) {
+		int r = 0;
+		if (worker_order(w) == ORDER_STOP)
+			worker_leave(w, WORKER_EXIT_STOPPED);
+		if (gives_up(w) && clock_monotonic() - since >= w->stage->give_up_after)
+			r = consumer_give_up(w);
+		if (r < 0)
+			return r;
+		worker_activity(w, ACTIVITY_UNREACHABLE, w->st.why);
+		worker_sleep(w, WAITING_NOT, NULL, 0, LINK_NET_NS, NULL, NULL);
+	}
+	return 0;
+}
+
+/* The outside may not be there yet: tried again for ever, shown, with everything else untouched;
+ * but a consumer with give_up_after does without it then. */
 static int open_patiently(struct worker *w)
 {
 	int64_t pause = w->stage->retry.base ? w->stage->retry.base : 1000000000;
+	int64_t since = clock_monotonic();
 	for (;;) {
+		w->st.why[0] = 0;
 		int r = open_what_runs(w);
-		if (r <= 0)
+		if (r == 0 || (r < 0 && !gives_up(w)))
 			return r;
-		log_warning("not reachable yet: %s", w->st.why);
-		worker_activity(w, ACTIVITY_UNREACHABLE, w->st.why);
-		if (w->stage->ops && w->stage->ops->close)
-			w->stage->ops->close(&w->st);
-		memset(w->st.state, 0, w->stage->ops ? w->stage->ops->state_size : 0);
-		for (int64_t end = clock_monotonic() + pause; clock_monotonic() < end;) {
-			if (worker_order(w) == ORDER_STOP)
-				worker_leave(w, WORKER_EXIT_STOPPED);
-			worker_sleep(w, WAITING_NOT, NULL, 0, LINK_NET_NS, NULL, NULL);
-		}
+		after_failed_open(w, r);
+		r = pause_before_open(w, pause, since);
+		if (r < 0)
+			return r;
 		pause = pause * 2 < w->stage->retry.max ? pause * 2 : pause;
 	}
 }

@@ -217,3 +217,8 @@ int run_producer(struct worker *w);
 int run_transformer(struct worker *w);
 int run_log(struct worker *w);
 int run_consumer(struct worker *w);
+
+/* A consumer that could not be opened for its give_up_after: what has waited on its edges so long
+ * becomes dead letters, with the reason in st.why. Ends the process when its input has ended and
+ * nothing is left. 0 or -errno. */
+int consumer_give_up(struct worker *w);

@@ -18,7 +18,7 @@ import time
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
-from box import POLL, ControlError, Daemon, finish, ndjson, wait_for  # noqa: E402
+from box import POLL, ControlError, Daemon, finish, ndjson, rows, wait_for  # noqa: E402
 del sys.path[0]  # its other modules are not meant for the tests here
 
 DEATHS = (r"killed by Killed",)
@@ -310,6 +310,89 @@ def test_give_up_after_when_the_stage_cannot_even_begin(daemon):
     d.wait_for({"dead": 50})
     assert d.worker("out")["pid"] == pid
     assert cpu_seconds(pid) < 1, "it does not sleep"
+
+
+CANNOT_OPEN = {
+    # a directory that is a file: unreachable
+    "file": ("type: file, path: @DIR@/o/out.jsonl, codec: json", lambda d: (d.dir / "o").mkdir(), "not reachable yet"),
+    "sqlite": ("type: sqlite, path: @DIR@/o/out.db, table: t", lambda d: (d.dir / "o").mkdir(), "not reachable yet"),
+    # the address is in use: an error, of which a worker ended so far
+    "zmq": ('type: zmq, socket: push, listen: "ipc://@DIR@/o/s", codec: json', lambda d: (d.dir / "o").mkdir(),
+            "not reachable yet"),
+}
+
+
+@pytest.mark.parametrize("kind", CANNOT_OPEN)
+def test_give_up_after_when_the_stage_cannot_be_opened(daemon, kind):
+    """What has waited so long becomes dead letters; what comes once it can be opened is delivered. Each record is
+    one or the other, and the worker sleeps between its tries."""
+    consumer, mend, told = CANNOT_OPEN[kind]
+    d = daemon(f"""
+        producers:
+          p: {{type: file, path: @DIR@/in.jsonl, codec: json, follow: true}}
+        consumers:
+          out: {{from: p, {consumer}, give_up_after: 300ms, retry: {{base: 50ms, max: 100ms}}}}
+        """, start=False, expect=[told])
+    (d.dir / "o").write_text("")
+    d.write("in.jsonl", "".join('{"id": %d}\n' % i for i in range(500)))
+    d.start()
+    d.wait_for({"dead": 500})
+    pid = d.worker("out")["pid"]
+    with open(d.dir / "in.jsonl", "a") as f:
+        f.writelines('{"id": %d}\n' % i for i in range(500, 700))
+    d.wait_for({"dead": 700})
+    why = d.stage("out")
+    assert why["state"] == "unreachable" and why["why"], why
+    assert d.worker("out")["pid"] == pid and cpu_seconds(pid) < 1, "it does not sleep"
+    d.wait_for(lambda: len(d.dead_letters()) == 700)
+    assert sorted(x["input"]["id"] for x in d.dead_letters()) == list(range(700))
+    assert all(x["stage"] == "out" and x["error"] for x in d.dead_letters()), d.dead_letters()[0]
+    (d.dir / "o").unlink()
+    mend(d)
+    d.wait_for(lambda: d.stage("out")["state"] == "idle", what="it to be opened")
+    if kind == "zmq":
+        return
+    with open(d.dir / "in.jsonl", "a") as f:
+        f.writelines('{"id": %d}\n' % i for i in range(700, 1000))
+    d.wait_for({"delivered": 300})
+    audit = d.audit()
+    assert audit["dead"] == 700 and audit["delivered"] == 300 and audit["balanced"], audit
+    got = [r["id"] for r in ndjson(d.dir / "o/out.jsonl")] if kind == "file" else \
+        [r[0] for r in rows(d.dir / "o/out.db", "select id from t")]
+    assert sorted(got) == list(range(700, 1000))
+
+
+def test_without_give_up_after_it_is_tried_for_ever(daemon):
+    """The counterpart: nothing is given up, and all is delivered in the end."""
+    d = daemon("""
+        producers:
+          p: {type: generate, rate: 2000, count: 400}
+        consumers:
+          out: {from: p, type: file, path: @DIR@/o/out.jsonl, codec: json, retry: {base: 50ms, max: 100ms}}
+        """, start=False, expect=["not reachable yet"])
+    (d.dir / "o").write_text("")
+    d.start()
+    d.wait_for(lambda: d.audit()["in_flight"] == 400)
+    since = d.stage("out")["since_s"]
+    d.wait_for(lambda: d.stage("out")["since_s"] > since + 1)
+    assert d.stage("out")["state"] == "unreachable" and d.audit()["dead"] == 0
+    (d.dir / "o").unlink()
+    (d.dir / "o").mkdir()
+    d.wait_for({"delivered": 400})
+
+
+def test_an_input_that_ends_at_a_stage_that_cannot_be_opened(daemon):
+    """It ends as it does with a peer that is out of reach: all is given up, and the run is over."""
+    d = daemon("""
+        producers:
+          p: {type: generate, count: 300}
+        consumers:
+          out: {from: p, type: file, path: @DIR@/o/out.jsonl, codec: json, give_up_after: 200ms,
+                retry: {base: 50ms, max: 100ms}}
+        """, args=["--until-done"], start=False, expect=["not reachable yet"])
+    (d.dir / "o").write_text("")
+    assert d.run() == 0, d.log()
+    assert len(d.dead_letters()) == 300
 
 
 def test_letters_that_are_dropped_are_counted(daemon):
