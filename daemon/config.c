@@ -33,7 +33,9 @@ static const struct option arena_options[] = {
         {"sync", OPTION_BOOL, offsetof(struct config, arena_sync), .def = "false",
          .help = "survive loss of power too"},
         {"log_size", OPTION_SIZE, offsetof(struct config, arena_log_size), .min = 65536,
-         .max = 17592186044416.0, .help = "bytes of the log that sync writes; default 4 x size"},
+         .max = 17592186044416.0,
+         .help = "bytes of the log that sync writes; default 4 x size; at least twice what "
+                 "the arena holds, so that an output that stands still cannot fill it"},
         {"max_workers", OPTION_INT, offsetof(struct config, max_workers), .def = "16", .min = 2,
          .max = CONFIG_WORKERS_MAX, .help = "worker processes there may be, dead letters included"},
         OPTION_END,

@@ -11,6 +11,7 @@
  * whatever their own setting says.
  */
 #include "daemon/config_parts.h"
+#include "daemon/run_log.h"
 
 static unsigned count_producers(const struct config *cfg)
 {
@@ -115,13 +116,16 @@ void config_log_sync(struct config *cfg)
 void config_log_check(struct config *cfg, struct complaints *c)
 {
 	const struct node *n = node_get(node_get(cfg->tree->root, "arena"), "log_size");
-	/* one group of the largest chunks, what is held back, and room to go on meanwhile */
-	uint64_t least = 64 * cfg->arena_buffer;
+	/* what the arena holds must fit twice: what stands still is written again before its old
+	 * place is free */
+	uint64_t least = log_least(cfg), normal = least + log_reserve(cfg);
 	if (!cfg->arena_log_size)
-		cfg->arena_log_size = 4 * cfg->arena_size > least ? 4 * cfg->arena_size : least;
+		cfg->arena_log_size = 4 * cfg->arena_size > normal ? 4 * cfg->arena_size : normal;
 	else if (cfg->arena_log_size < least)
-		complain(c, n ? n : place(cfg),
-		         "log_size: %llu bytes are too few: 64 times arena.buffer is the least "
-		         "(%llu)",
-		         (unsigned long long)cfg->arena_log_size, (unsigned long long)least);
+		complain(
+		        c, n ? n : place(cfg),
+		        "log_size: %llu bytes are too few: %llu is the least for this arena, twice "
+		        "what it holds and some chunks more, so that one output that stands still "
+		        "cannot fill the log",
+		        (unsigned long long)cfg->arena_log_size, (unsigned long long)least);
 }

@@ -57,22 +57,55 @@ static const struct config_stage *producer(const struct config *cfg, const struc
 	return s && s->kind == STAGE_PRODUCER && p->ordinal < s->workers ? s : NULL;
 }
 
+/* A carried chunk's place is the edge it was on. Positive: it need not be put back. */
+static int check_carried(const struct master *m, struct wal *wal, const struct wal_entry *e)
+{
+	struct log_note note;
+	int r = wal_note(wal, e, &note, sizeof(note));
+	if (r < 0)
+		return r;
+	if (r != 0 || log_note_redundant(&note, wal->need))
+		return 1;
+	for (unsigned i = 0; i < m->config->n_edges; i++) {
+		char from[ARENA_OUTPUT_MAX];
+		const char *to;
+		home_edge_names(m->config, i, from, sizeof(from), &to);
+		if (strncmp(from, note.from, sizeof(note.from)) == 0 &&
+		    strncmp(to, note.to, sizeof(note.to)) == 0)
+			return 0;
+	}
+	log_error("the log holds chunks of edge %.*s -> %.*s, which the configuration no longer "
+	          "has: put it back and start again",
+	          ARENA_OUTPUT_MAX, note.from, ARENA_NAME_MAX, note.to);
+	return -EINVAL;
+}
+
+static int check_place(const struct master *m, struct wal *wal, const struct wal_entry *e)
+{
+	const struct wal_position *p = &wal->position[e->who];
+	if (e->flags & WAL_CARRIED)
+		return check_carried(m, wal, e);
+	if (producer(m->config, p))
+		return 0;
+	log_error("the log holds chunks of producer %s, which the configuration no longer has: put "
+	          "it back and start again",
+	          p->stage);
+	return -EINVAL;
+}
+
 /* What is to be put back must have a place. */
-static int check_entries(const struct master *m, const struct wal *wal, uint64_t *chunks,
+static int check_entries(const struct master *m, struct wal *wal, uint64_t *chunks,
                          uint64_t *records)
 {
 	for (uint64_t seq = wal->need; seq < wal->next_seq; seq++) {
 		const struct wal_entry *e = wal_entry(wal, seq);
 		if (!e || !e->records)
 			continue;
-		const struct wal_position *p = &wal->position[e->who];
-		if (!producer(m->config, p)) {
-			log_error("the log holds chunks of producer %s, which the configuration no "
-			          "longer has: put it "
-			          "back and start again",
-			          p->stage);
-			return -EINVAL;
-		}
+		int r = check_place(m, wal, e);
+		if (r < 0)
+			return r;
+		if (r > 0)
+			continue;
 		if (e->bytes > m->config->arena_buffer) {
 			log_error("the log holds a chunk of %u bytes, more than arena.buffer: set "
 			          "it to what it was",
@@ -93,6 +126,7 @@ static int restore_producer(struct arena *a, const struct wal_position *p)
 	struct arena_worker *s = arena_worker(a, slot);
 	s->kind = STAGE_PRODUCER;
 	s->committed.flags = COMMITTED_POSITION;
+	atomic_store(&s->replaying, 1);
 	atomic_store(&s->committed.number, p->commit);
 	memcpy(s->position, p->bytes, sizeof(s->position));
 	return 0;
@@ -104,7 +138,8 @@ static int set_mark(struct arena *a, const struct wal *wal)
 	struct log_mark mark = {.magic = LOG_MARK_MAGIC,
 	                        .from = wal->need,
 	                        .next = wal->need,
-	                        .end = wal->next_seq};
+	                        .end = wal->next_seq,
+	                        .first_end = wal->next_seq};
 	if (arena_worker_assign(a, "log", 0, &slot) != 0)
 		return -ENOSPC;
 	struct arena_worker *s = arena_worker(a, slot);
@@ -264,6 +299,10 @@ int home_log_prepare(struct master *m)
 	if (atomic_load(&m->arena.h->replaying) || !edges_empty(m))
 		return 0;
 	r = wal_open(&wal, path, WAL_WRITE);
+	if (r == WAL_E_VERSION && arena_free(&m->arena) == m->arena.entries) {
+		r = make_log(m, path); /* nothing is in flight: it holds nothing */
+		r = r < 0 ? r : wal_open(&wal, path, WAL_WRITE);
+	}
 	if (r != 0)
 		return cannot_open(path, r);
 	if (wal.ring_end - wal.ring_at != (m->config->arena_log_size + 4095) / 4096 * 4096)

@@ -1,6 +1,7 @@
 /*
- * What the parts of the log's worker share: run_log.c takes, writes and hands on; log_replay.c puts
- * back what the log held before a loss of power. Nobody else includes this.
+ * What the parts of the log's worker share: run_log.c takes, writes and hands on; log_carry.c says
+ * what may be overwritten; log_replay.c puts back what the log held before a loss of power. Nobody
+ * else includes this.
  */
 #pragma once
 
@@ -24,13 +25,21 @@ struct log_run {
 	unsigned turn;                    /* who is asked first */
 	struct taken taken[WAL_GROUP_MAX];
 	unsigned n_taken;
+	uint64_t first; /* the entry of the first of them */
 	struct arena_handle out[ARENA_EDGES_MAX];
 	unsigned n_out;
 	struct log_mark mark;
-	uint64_t last_number[WAL_POSITIONS_MAX]; /* put back last, by wal_entry.who */
-	int64_t looked;  /* monotonic ns of the last look at what is needed, */
-	int64_t checked; /* ... of the last checkpoint */
-	uint64_t upto[ARENA_WORKERS_MAX];
+	struct {
+		uint8_t *done;    /* as behind the mark, LOG_MARK_BYTES */
+		uint8_t *edge;    /* where a carried entry goes: see log_replay.c */
+		uint64_t at;      /* what is tried next ... */
+		uint64_t waiting; /* ... and edges for which an earlier one waits */
+		int64_t again;    /* monotonic ns: not to be tried before */
+		uint64_t behind;  /* bit a producer: an earlier chunk of it waits */
+	} replay;
+	int64_t looked;          /* monotonic ns of the last look at what is needed, */
+	int64_t checked;         /* ... of the last checkpoint */
+	struct unit_output back; /* the edge of a carried chunk that is put back */
 	bool blocked, full;
 };
 
@@ -52,7 +61,33 @@ void log_give_back(struct log_run *l, unsigned from);
 void log_publish(struct log_run *l, struct intent *in, const struct taken *t, const uint8_t *p,
                  const struct arena_facts *f);
 
-/* log_replay.c: puts back the entry at the mark. Positive: there is no room for it yet. */
+/* Writes a checkpoint when that frees something. 0 or -errno. */
+int log_checkpoint(struct log_run *l);
+/* Says why the log's worker ends; returns @r. */
+int log_cannot_write(struct log_run *l, int r);
+
+/* log_carry.c. Moves on what is needed. */
+void log_move_need(struct log_run *l);
+/* The ring is short of room: writes again what stands still. 0 or -errno. */
+int log_carry(struct log_run *l);
+/* What a predecessor wrote without being able to say so. 0 or -errno. */
+int log_adopt(struct log_run *l);
+
+/* log_replay.c: takes up where a predecessor was. 0 or -errno. */
+int log_replay_begin(struct log_run *l);
+/* Whether there is something left to be put back. */
+static inline bool log_replaying(const struct log_run *l)
+{
+	return l->mark.next < l->mark.end;
+}
+/* Puts back the next entry that can be. Positive: there is no room for any of them yet. */
 int log_replay_one(struct log_run *l);
-/* Whether there is room for it now. */
+/* Whether there is room for one now. */
 bool log_replay_room(struct log_run *l);
+/* Whether entry @seq is still to be put back, and to some place. */
+bool log_replay_waits(struct log_run *l, uint64_t seq);
+/* The entries @seq[0 .. n) have been written again as @first and those behind it: these are to be
+ * put back in their stead. WAL_E_FULL: that is more than the mark can note. */
+int log_replay_moved(struct log_run *l, const uint64_t *seq, unsigned n, uint64_t first);
+/* A damaged entry that was to be put back: counted, and done with. */
+void log_replay_damaged(struct log_run *l, const struct wal_entry *e);

@@ -20,17 +20,15 @@
  * are taken before the write, and nobody waits holding one): a reader that stands still holds up
  * its own producer alone.
  *
- * What may be overwritten: entries below the oldest commit that a chunk in the arena still comes
- * from. Consumers count as done when they have committed, for with a log they sync first. Trimming
- * is by producer and from the oldest entry on.
+ * What may be overwritten, and what is done about a chunk that nobody takes, so that a reader that
+ * stands still does not fill the log: log_carry.c. Consumers count as done when they have
+ * committed, for with a log they sync first.
  *
  * After a loss of power the master has made a new arena and set the mark: this worker then first
- * puts back what the log still holds, in order, each entry with the commit that moves the mark on.
+ * puts back what the log still holds (log_replay.c).
  *
- * Limits: a pipeline that stands still keeps its oldest entry, and when the log has gone round the
- * others wait for it too (the log is full; `status` says whose entry it is). What an aggregate has
- * absorbed counts as delivered: results it has given out that no consumer has committed can be lost
- * with the power.
+ * Limits: what an aggregate has absorbed counts as delivered: results it has given out that no
+ * consumer has committed can be lost with the power.
  */
 #include "daemon/log_parts.h"
 
@@ -42,29 +40,7 @@ enum {
 	LOOK_NS = 1000000, /* between two looks at what is still needed */
 };
 
-/* ---- what is still needed ---- */
-
-/* upto[s]: commits of slot s up to this one have left the arena. False: the ledger did not hold
- * still. */
-static bool look_upto(struct log_run *l)
-{
-	const struct arena *a = log_arena(l);
-	bool still = true;
-	uint64_t before = intent_commits(a, &still);
-	for (uint32_t s = 0; s < a->workers; s++)
-		l->upto[s] = UINT64_MAX;
-	for (uint32_t i = 0; i < a->entries; i++) {
-		struct word v = arena_word(a, i);
-		const struct arena_facts *f = &a->facts[i];
-		if ((v.state != WORD_QUEUED && v.state != WORD_CLAIMED) ||
-		    f->origin_worker >= a->workers)
-			continue;
-		uint64_t done = f->origin_commit ? f->origin_commit - 1 : 0;
-		if (done < l->upto[f->origin_worker])
-			l->upto[f->origin_worker] = done;
-	}
-	return intent_commits(a, &still) == before && still;
-}
+/* ---- room ---- */
 
 uint32_t log_slot_of(const struct log_run *l, const struct wal_position *p)
 {
@@ -78,36 +54,13 @@ uint32_t log_slot_of(const struct log_run *l, const struct wal_position *p)
 	return UINT32_MAX;
 }
 
-static bool needed(const struct log_run *l, const struct wal_entry *e)
-{
-	uint32_t slot = UINT32_MAX;
-	if (memcmp(e->epoch, log_arena(l)->h->epoch, sizeof(e->epoch)) == 0)
-		slot = e->slot;
-	else if (e->seq >= l->mark.from && e->seq < l->mark.end)
-		slot = log_slot_of(l, &l->wal.position[e->who]);
-	return slot < log_arena(l)->workers && e->commit > l->upto[slot];
-}
-
-static void move_need(struct log_run *l)
-{
-	struct wal *wal = &l->wal;
-	uint64_t end = l->mark.next < l->mark.end ? l->mark.next : wal->next_seq;
-	bool still = false;
-	for (unsigned tries = 0; tries < 16 && !still; tries++)
-		still = look_upto(l);
-	if (!still)
-		return; /* too lively: the next look will tell */
-	for (; wal->need < end; wal->need++) {
-		const struct wal_entry *e = wal_entry(wal, wal->need);
-		if (e && needed(l, e))
-			return;
-	}
-}
-
-static int checkpoint(struct log_run *l)
+int log_checkpoint(struct log_run *l)
 {
 	l->checked = clock_monotonic();
-	return l->wal.need > l->wal.tail_seq ? wal_checkpoint(&l->wal) : 0;
+	if (l->wal.need <= l->wal.tail_seq)
+		return 0;
+	FAULT(log_trim);
+	return wal_checkpoint(&l->wal);
 }
 
 /* Frees the ring's older half when it can be. */
@@ -117,9 +70,24 @@ static int trim(struct log_run *l)
 	int64_t now = clock_monotonic();
 	if (now - l->looked > LOOK_NS) {
 		l->looked = now;
-		move_need(l);
+		log_move_need(l);
 	}
-	return wal_kept(&l->wal) > ring / 2 ? checkpoint(l) : 0;
+	return wal_kept(&l->wal) > ring / 2 ? log_checkpoint(l) : 0;
+}
+
+static bool has_room(const struct log_run *l, unsigned n)
+{
+	return wal_room(&l->wal, n, (uint32_t)log_arena(l)->buffer_size);
+}
+
+/* Room for a whole group: by itself as long as nothing stands still. */
+static int keep_room(struct log_run *l)
+{
+	if (has_room(l, WAL_GROUP_MAX))
+		return 0;
+	log_move_need(l);
+	int r = log_checkpoint(l);
+	return r < 0 || has_room(l, WAL_GROUP_MAX) ? r : log_carry(l);
 }
 
 /* ---- gathering ---- */
@@ -195,7 +163,7 @@ static bool take(struct log_run *l, unsigned i)
 static unsigned group_max(const struct log_run *l)
 {
 	unsigned n = WAL_GROUP_MAX;
-	while (n && !wal_room(&l->wal, n, (uint32_t)log_arena(l)->buffer_size))
+	while (n && !has_room(l, n))
 		n /= 2;
 	return n;
 }
@@ -207,13 +175,23 @@ static void gather(struct log_run *l)
 	l->n_taken = l->n_out = 0;
 	l->blocked = false;
 	l->full = most == 0;
-	for (unsigned k = 0; k < l->n; k++)
-		while (l->n_taken < most && take(l, (l->turn + k) % l->n))
+	for (unsigned k = 0; k < l->n; k++) {
+		unsigned i = (l->turn + k) % l->n;
+		while (!(l->replay.behind >> i & 1) && l->n_taken < most && take(l, i))
 			;
+	}
 	l->turn = (l->turn + 1) % l->n;
 }
 
 /* ---- writing and handing on ---- */
+
+int log_cannot_write(struct log_run *l, int r)
+{
+	snprintf(l->w->st.why, sizeof(l->w->st.why),
+	         "the log cannot be written: %s: nothing is acknowledged until it can",
+	         strerror(-r));
+	return r;
+}
 
 static int write_group(struct log_run *l)
 {
@@ -240,12 +218,9 @@ static int write_group(struct log_run *l)
 		        .patch_bytes = t->bytes,
 		};
 	}
+	l->first = l->wal.next_seq;
 	int r = wal_append(&l->wal, items, l->n_taken);
-	if (r < 0)
-		snprintf(l->w->st.why, sizeof(l->w->st.why),
-		         "the log cannot be written: %s: nothing is acknowledged until it can",
-		         strerror(-r));
-	return r;
+	return r < 0 ? log_cannot_write(l, r) : r;
 }
 
 /* Copies the chunk to its readers' entries. @p: its bytes, in none of them or in the first. */
@@ -284,6 +259,7 @@ static void hand_on(struct log_run *l)
 		                        .crc = from->crc,
 		                        .origin_worker = from->origin_worker,
 		                        .origin_commit = from->origin_commit,
+		                        .base = l->first + i,
 		                        .born = from->born};
 		if (t->to)
 			log_publish(l, in, t, arena_buffer(a, t->at.entry), &f);
@@ -318,8 +294,8 @@ static bool something_to_do(struct worker *w, void *arg)
 	struct log_run *l = arg;
 	if (worker_order(w) != ORDER_RUN)
 		return true;
-	if (l->mark.next < l->mark.end)
-		return log_replay_room(l);
+	if (log_replaying(l) && log_replay_room(l))
+		return true;
 	gather(l);
 	return l->n_taken > 0;
 }
@@ -336,13 +312,15 @@ static void say_full(struct log_run *l)
 static int sleep_for_work(struct log_run *l)
 {
 	/* one that is held up by a reader listens to the others as well */
-	int kinds = l->full      ? WAITING_ROOM
-	            : l->blocked ? WAITING_ROOM | WAITING_INPUT
-	                         : WAITING_INPUT;
+	int kinds = l->full                          ? WAITING_ROOM
+	            : l->blocked || log_replaying(l) ? WAITING_ROOM | WAITING_INPUT
+	                                             : WAITING_INPUT;
 	if (l->full)
 		say_full(l);
 	else
-		worker_activity(l->w, l->blocked ? ACTIVITY_BLOCKED : ACTIVITY_IDLE, NULL);
+		worker_activity(l->w,
+		                l->blocked || log_replaying(l) ? ACTIVITY_BLOCKED : ACTIVITY_IDLE,
+		                NULL);
 	int r = worker_sleep(l->w, (enum worker_waiting)kinds, NULL, 0, LINK_NET_NS,
 	                     something_to_do, l);
 	return r < 0 ? r : 0;
@@ -353,14 +331,14 @@ static int idle(struct log_run *l)
 {
 	struct worker *w = l->w;
 	int r = 0;
-	move_need(l);
+	log_move_need(l);
 	if (l->full || clock_monotonic() - l->checked > LINK_NET_NS || worker_order(w) != ORDER_RUN)
-		r = checkpoint(l);
+		r = log_checkpoint(l);
 	if (r < 0)
 		return r;
 	if (l->full && group_max(l))
 		return 0;
-	if (worker_order(w) == ORDER_FLUSH && l->mark.next >= l->mark.end &&
+	if (worker_order(w) == ORDER_FLUSH && !log_replaying(l) &&
 	    !arena_any_queued(w->a, w->reads)) {
 		struct intent *in = intent_begin(w->a, w->slot);
 		in->flags |= COMMITTED_ENDED;
@@ -375,8 +353,8 @@ static int obey(struct log_run *l)
 	enum worker_order o = worker_order(l->w);
 	if (o == ORDER_PAUSE || o == ORDER_STOP ||
 	    atomic_load(&l->w->me->reopen) != l->w->reopened) {
-		move_need(l);
-		int r = checkpoint(l);
+		log_move_need(l);
+		int r = log_checkpoint(l);
 		if (r < 0)
 			return r;
 		worker_safe_point(l->w);
@@ -386,14 +364,13 @@ static int obey(struct log_run *l)
 
 static int one_step(struct log_run *l)
 {
-	int r;
-	if (l->mark.next < l->mark.end) {
+	int r = l->n_taken ? 0 : keep_room(l);
+	if (r < 0)
+		return r;
+	if (log_replaying(l) && !l->n_taken) {
 		r = log_replay_one(l);
-		if (r == 0 && l->mark.next >= l->mark.end) {
-			atomic_store_explicit(&log_arena(l)->h->replaying, 0, memory_order_release);
-			log_notice("all that the log held has been put back");
-		}
-		return r > 0 ? sleep_for_work(l) : r;
+		if (r <= 0)
+			return r;
 	}
 	if (!l->n_taken)
 		gather(l);
@@ -430,6 +407,20 @@ static void find_edges(struct log_run *l)
 				l->edge[i] = e;
 }
 
+/* A ring of before arena.size was raised keeps its size: then what stands still holds up all once
+ * it is full. */
+static void find_reserve(struct log_run *l)
+{
+	const struct config *cfg = l->w->config;
+	if (l->wal.ring_end - l->wal.ring_at < log_least(cfg)) {
+		log_warning("the log is too small for this arena: one output that stands still can "
+		            "fill it; drain, stop, and remove it");
+		return;
+	}
+	l->wal.reserve = log_reserve(cfg);
+	l->wal.reserve_entries = cfg->arena_size / cfg->arena_buffer;
+}
+
 static int start(struct log_run *l)
 {
 	struct worker *w = l->w;
@@ -450,10 +441,10 @@ static int start(struct log_run *l)
 	memcpy(&l->mark, w->me->position, sizeof(l->mark));
 	if (!(w->me->committed.flags & COMMITTED_POSITION) || l->mark.magic != LOG_MARK_MAGIC)
 		l->mark = (struct log_mark){0};
-	if (l->mark.next >= l->mark.end)
-		atomic_store_explicit(&w->a->h->replaying, 0, memory_order_release);
 	find_edges(l);
-	return 0;
+	find_reserve(l);
+	r = log_replay_begin(l);
+	return r < 0 ? r : log_adopt(l);
 }
 
 int run_log(struct worker *w)

@@ -359,12 +359,25 @@ bool unit_pending(const struct worker *w)
 	return false;
 }
 
+/* What is needed of the log to make anew what comes of the inputs. */
+static uint64_t base_of_inputs(const struct worker *w)
+{
+	uint64_t lowest = 0;
+	for (unsigned i = 0; i < w->n_in; i++) {
+		uint64_t base = arena_base(w->a, w->in[i].at.entry);
+		if (base && (!lowest || base < lowest))
+			lowest = base;
+	}
+	return lowest;
+}
+
 static void seal_output(struct worker *w, struct intent *in, struct unit_output *out)
 {
 	struct arena_facts f = {.records = out->records,
 	                        .bytes = out->used,
 	                        .origin_worker = w->origin_worker,
 	                        .origin_commit = w->origin_commit,
+	                        .base = base_of_inputs(w),
 	                        .born = w->born};
 	if (w->stage->kind == STAGE_PRODUCER) {
 		f.origin_worker = w->slot;

@@ -49,10 +49,11 @@ uint64_t unit_log_stored(const struct worker *w, uint64_t committed)
 }
 
 /* The log still has to put back chunks of before a loss of power: nobody knows yet which of them
- * are delivered. */
+ * are delivered. What puts back dead letters cannot know whose they were. */
 bool unit_log_replaying(const struct worker *w)
 {
-	return atomic_load_explicit(&w->a->h->replaying, memory_order_acquire) != 0;
+	const _Atomic uint32_t *of = w->logged ? &w->me->replaying : &w->a->h->replaying;
+	return atomic_load_explicit(of, memory_order_acquire) != 0;
 }
 
 int unit_log_carrier(struct worker *w)

@@ -91,7 +91,7 @@ void arena_seal_copy(struct arena *a, struct arena_handle h, const struct arena_
 {
 	struct arena_facts *f = &a->facts[h.entry];
 	FAULT(fill_facts);
-	*f = *facts;
+	memcpy(f, facts, offsetof(struct arena_facts, carried_number)); /* the log's, not ours */
 	f->reached_record = f->reached_byte = f->reached_emitted = 0;
 	f->skip_record = ARENA_NO_RECORD;
 	f->skip_signal = f->skip_attempts = 0;
@@ -100,6 +100,29 @@ void arena_seal_copy(struct arena *a, struct arena_handle h, const struct arena_
 	f->queued = clock_monotonic();
 	uint64_t n = atomic_fetch_add_explicit(&a->h->next_number, 1, memory_order_relaxed);
 	atomic_store_explicit(&a->numbers[h.entry], n, memory_order_relaxed);
+}
+
+/* The three are written one after the other, by the log's worker, maybe when the entry holds
+ * another chunk already: then the number does not fit. Who reads between two of them sees the base,
+ * or an earlier copy: both are lower than need be, and that is allowed. */
+uint64_t arena_base(const struct arena *a, uint32_t entry)
+{
+	const struct arena_facts *f = &a->facts[entry];
+	uint64_t number = atomic_load_explicit(&a->numbers[entry], memory_order_relaxed);
+	if (atomic_load_explicit(&f->carried_number, memory_order_acquire) != number)
+		return f->base;
+	uint64_t seq = atomic_load_explicit(&f->carried, memory_order_acquire);
+	return atomic_load_explicit(&f->carried_number, memory_order_relaxed) == number ? seq
+	                                                                                : f->base;
+}
+
+void arena_carried(struct arena *a, uint32_t entry, uint64_t number, uint64_t seq)
+{
+	struct arena_facts *f = &a->facts[entry];
+	atomic_store_explicit(&f->carried_number, 0, memory_order_relaxed);
+	atomic_thread_fence(memory_order_release);
+	atomic_store_explicit(&f->carried, seq, memory_order_release);
+	atomic_store_explicit(&f->carried_number, number, memory_order_release);
 }
 
 bool arena_intact(const struct arena *a, uint32_t entry)

@@ -35,7 +35,7 @@
 #include "ipc/stats.h"
 
 enum {
-	ARENA_LAYOUT = 4, /* raise on every change of a shared struct */
+	ARENA_LAYOUT = 5, /* raise on every change of a shared struct */
 	ARENA_EDGES_MAX = 64,
 	ARENA_WORKERS_MAX = 250,
 	ARENA_NAME_MAX = 64,    /* a stage's name with its NUL */
@@ -120,7 +120,13 @@ struct arena_facts {
 	int64_t born;           /* CLOCK_MONOTONIC ns when its first record was taken in */
 	int64_t queued;         /* ... when it was put on this edge */
 	uint32_t flags;         /* FACT_* */
-	uint8_t pad[52];
+	uint32_t reserved;
+	uint64_t base; /* the oldest entry of the log that is needed to make it anew; 0: none */
+	/* The log's worker only, at any time: the chunk of this number (it may be gone) stands in
+	 * the log as this entry, which takes the place of its base. */
+	_Atomic uint64_t carried_number;
+	_Atomic uint64_t carried;
+	uint8_t pad[24];
 };
 _Static_assert(sizeof(struct arena_facts) == 128, "two cache lines");
 
@@ -246,6 +252,8 @@ struct arena_worker {
 	_Atomic uint64_t hand_input; /* producers: identity of the input in hand, 0: none */
 	uint64_t poison_input;       /* master: an input that kills: set it aside */
 	uint32_t poison_signal, poison_count; /* master */
+	_Atomic uint32_t
+	        replaying; /* 1: the log still holds chunks of it to be put back; the log's */
 	_Atomic uint32_t confined;   /* bit a part of its confinement (daemon/confine.h) ... */
 	_Atomic uint32_t unconfined; /* ... and those it was to have and has not */
 	char why[ARENA_WHY_MAX];
@@ -402,8 +410,8 @@ uint64_t arena_discard(struct arena *a, uint32_t entry, const char *stage);
 
 /* Takes a FREE entry for @edge. ARENA_E_NONE: the quota is reached, or no entry may be taken. */
 int arena_acquire(struct arena *a, uint32_t w, uint32_t edge, struct arena_handle *out);
-/* Writes the facts of a filled chunk and gives it the next number. @facts: origin, born, records,
- * bytes are the caller's; the rest is set here. Before the commit that publishes it. */
+/* Writes the facts of a filled chunk and gives it the next number. @facts: origin, base, born,
+ * records, bytes are the caller's; the rest is set here. Before the commit that publishes it. */
 void arena_seal(struct arena *a, struct arena_handle h, const struct arena_facts *facts);
 /* The same for a copy whose CRC32C is known. */
 void arena_seal_copy(struct arena *a, struct arena_handle h, const struct arena_facts *facts,
@@ -412,6 +420,10 @@ void arena_seal_copy(struct arena *a, struct arena_handle h, const struct arena_
 bool arena_intact(const struct arena *a, uint32_t entry);
 /* The same for any sealed chunk. */
 bool arena_verified(const struct arena *a, uint32_t entry);
+/* The oldest entry of the log that is needed to make the chunk in @entry anew; 0: none is. */
+uint64_t arena_base(const struct arena *a, uint32_t entry);
+/* Chunk @number, which was in @entry, stands in the log as entry @seq. Log's worker only. */
+void arena_carried(struct arena *a, uint32_t entry, uint64_t number, uint64_t seq);
 /* Gives back a FILLING entry unused. */
 void arena_drop(struct arena *a, uint32_t w, struct arena_handle h);
 /* Takes the oldest QUEUED chunk of the edges in @edges (bit each). ARENA_E_NONE: there is none. */

@@ -144,15 +144,22 @@ static uint64_t entry_size(const struct wal_item *it)
 	return head + (in_line ? 0 : wal_up(it->bytes));
 }
 
+static uint64_t left(const struct wal *w, const struct place *p)
+{
+	if (p->empty)
+		return w->ring_end - w->ring_at;
+	return p->at >= p->tail ? w->ring_end - p->at + p->tail - w->ring_at : p->tail - p->at;
+}
+
 bool wal_room(const struct wal *w, unsigned n, uint32_t bytes)
 {
 	struct place p = start_place(w);
-	if (w->next_seq - w->tail_seq + n > w->cap)
+	if (w->next_seq - w->tail_seq + n + w->reserve_entries > w->cap)
 		return false;
 	for (unsigned i = 0; i < n; i++)
 		if (!place(w, &p, WAL_HEAD_MAX + wal_up(bytes)))
 			return false;
-	return true;
+	return left(w, &p) >= w->reserve;
 }
 
 /* Bytes of the ring from the first whole entry from @seq on to the end. */
@@ -170,6 +177,16 @@ static uint64_t span(const struct wal *w, uint64_t seq)
 uint64_t wal_kept(const struct wal *w)
 {
 	return span(w, w->tail_seq);
+}
+
+uint64_t wal_behind(const struct wal *w, uint64_t bytes)
+{
+	uint64_t kept = wal_kept(w), seq = w->tail_seq;
+	if (kept <= bytes)
+		return w->next_seq;
+	while (seq < w->next_seq && kept - span(w, seq) < bytes)
+		seq++;
+	return seq;
 }
 
 /* ---- appending ---- */
@@ -261,6 +278,8 @@ static void take_in(struct wal *w, const struct wal_item *it, struct wal_entry *
 	struct wal_position *p = find_position(w, it->stage, it->ordinal);
 	e->who = (uint16_t)(p - w->position);
 	p->seq = e->seq;
+	if (it->flags & WAL_CARRIED)
+		return; /* it was taken in when it was new */
 	p->commit = it->commit;
 	p->number = it->number;
 	wal_apply_patches(p, it->patches, it->patch_bytes, it->flags & WAL_FRESH);

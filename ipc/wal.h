@@ -43,6 +43,17 @@ enum {
 	WAL_GROUP_MAX = 16, /* entries written at once */
 };
 
+/* Bytes that an entry with @bytes of records takes at most, and a carried one with a short note. */
+static inline uint64_t wal_most(uint64_t bytes)
+{
+	return (bytes + WAL_BLOCK - 1) / WAL_BLOCK * WAL_BLOCK + WAL_PATCHES_MAX + WAL_BLOCK;
+}
+
+static inline uint64_t wal_most_carried(uint64_t bytes)
+{
+	return (bytes + WAL_BLOCK - 1) / WAL_BLOCK * WAL_BLOCK + WAL_BLOCK;
+}
+
 enum wal_error {
 	WAL_E_OK,
 	WAL_E_NONE,    /* there is no such file, or no such entry */
@@ -63,6 +74,8 @@ enum {
 	WAL_LETTERS = 1 << 0, /* flags: these records are dead letters */
 	WAL_FRESH = 1 << 1,   /* what was known of the position before is void */
 	WAL_INLINE = 1 << 2,  /* the log's own: records stand behind the patches */
+	WAL_CARRIED = 1 << 3, /* written again: no new commit; the patches are the caller's note */
+	WAL_AGAIN = 1 << 4,   /* carried before it was handed on: it is a producer's chunk still */
 };
 
 /* A chunk to append. */
@@ -118,8 +131,10 @@ struct wal {
 	uint64_t tail_seq,
 	        tail_at;  /* as of the last checkpoint: from here on nothing may be overwritten */
 	uint64_t need;    /* the oldest entry that is needed; the caller's to move on */
-	uint64_t damaged; /* entries found to be damaged since it was opened */
-	bool torn;        /* the last group was: it was never acknowledged, and is dropped */
+	uint64_t reserve; /* bytes and entries that wal_room() leaves free: the caller's */
+	uint64_t reserve_entries;
+	uint64_t damaged;        /* entries found to be damaged since it was opened */
+	bool torn;               /* the last group was: it was never acknowledged, and is dropped */
 	struct wal_entry *index; /* by seq % cap */
 	uint64_t cap;
 	struct wal_position position[WAL_POSITIONS_MAX];
@@ -139,7 +154,7 @@ void wal_close(struct wal *w);
 /* Writes @n (1 to WAL_GROUP_MAX) chunks; when it returns 0 they are on the disk. WAL_E_FULL:
  * nothing was written. -errno: see above. */
 int wal_append(struct wal *w, const struct wal_item *items, unsigned n);
-/* Whether @n entries with @bytes of records each would fit. */
+/* Whether @n entries with @bytes of records each would fit and leave the reserve. */
 bool wal_room(const struct wal *w, unsigned n, uint32_t bytes);
 /* Bytes of the ring that are not free (from the last checkpoint's tail on). */
 uint64_t wal_kept(const struct wal *w);
@@ -151,6 +166,10 @@ const struct wal_entry *wal_entry(const struct wal *w, uint64_t seq);
 /* Reads an entry's records into @to (aligned, room for the bytes rounded up to blocks). 0,
  * WAL_E_CORRUPT, -errno. */
 int wal_read(struct wal *w, const struct wal_entry *e, void *to);
+/* Reads the note of a carried entry, @size bytes of it. 0, WAL_E_CORRUPT, -errno. */
+int wal_note(struct wal *w, const struct wal_entry *e, void *to, uint32_t size);
+/* The first entry that begins at least @bytes behind the tail; the end when there is none. */
+uint64_t wal_behind(const struct wal *w, uint64_t bytes);
 /* The position of a producer, made when @make. NULL: there is none, or no room for one more. */
 struct wal_position *wal_position(struct wal *w, const char *stage, uint32_t ordinal, bool make);
 /* Sets it as a whole (before the first entry of a producer). 0 or -ENOSPC. */

@@ -7,9 +7,9 @@
 #include "ipc/wal.h"
 
 enum {
-	WAL_VERSION = 1,
+	WAL_VERSION = 2,
 	WAL_RING_MIN = 16 * WAL_BLOCK,
-	WAL_BYTES_PER_ENTRY = 16384, /* of the ring: how many entries are kept track of */
+	WAL_BYTES_PER_ENTRY = 8192, /* of the ring: how many entries are kept track of */
 };
 
 #define WAL_ENTRY_MAGIC      UINT64_C(0x4c57534543554c53)
@@ -70,6 +70,8 @@ enum {
 	WAL_HEAD_MAX =
 	        (sizeof(struct wal_head) + WAL_PATCHES_MAX + WAL_BLOCK - 1) / WAL_BLOCK * WAL_BLOCK,
 };
+
+_Static_assert(WAL_HEAD_MAX <= WAL_PATCHES_MAX + WAL_BLOCK, "wal_most()");
 
 extern const char wal_magic[8];
 

@@ -313,6 +313,8 @@ static int apply_all(struct wal *w, struct scan *s)
 			return -EIO; /* it was whole a moment ago */
 		struct wal_position *pos = &w->position[e->who];
 		pos->seq = seq;
+		if (h.flags & WAL_CARRIED)
+			continue;
 		pos->commit = h.commit;
 		pos->number = h.number;
 		wal_apply_patches(pos, p + sizeof(h), h.patch_bytes, h.flags & WAL_FRESH);
@@ -520,6 +522,19 @@ static int read_inline(struct wal *w, const struct wal_entry *e, void *to)
 	int r = !win.p ? -ENOMEM : !p || h.seq != e->seq ? WAL_E_CORRUPT : 0;
 	if (r == 0)
 		memcpy(to, p + sizeof(h) + h.patch_bytes, e->bytes);
+	free(win.p);
+	return r;
+}
+
+int wal_note(struct wal *w, const struct wal_entry *e, void *to, uint32_t size)
+{
+	struct wal_head h;
+	struct window win = {.p = aligned(WINDOW)};
+	const uint8_t *p = win.p ? head_at(w, &win, e->at, &h) : NULL;
+	bool there = p && h.seq == e->seq && (h.flags & WAL_CARRIED) && h.patch_bytes == size;
+	int r = !win.p ? -ENOMEM : there ? 0 : WAL_E_CORRUPT;
+	if (r == 0)
+		memcpy(to, p + sizeof(h), size);
 	free(win.p);
 	return r;
 }

@@ -148,6 +148,11 @@ def lose_power(job, box):
         box.signal(pid, signal.SIGKILL)
     box.process.wait()
     box.path("boot").write_text("00000000-0000-4000-8000-000000000002\n")
+    check_after_loss(job, box)
+
+
+def check_after_loss(job, box):
+    """At least once: all that has to come out is there, and nothing else."""
     books = job.finish(box)
     if not books["balanced"] or books["dropped"] or books["aside"]:
         raise Wrong(f"books: {books}")
@@ -155,9 +160,36 @@ def lose_power(job, box):
                        ("sqlite", oracle.table_ids(box.path("out.db")))):
         if set(got) != job.good:
             raise Wrong(f"{where}: lost {len(job.good - set(got))}, strange {len(set(got) - job.good)}")
+    if hasattr(job, "check_stuck"):
+        job.check_stuck(box)
     held = box.held_entries()
     if held:
         raise Wrong(f"entries leaked: {held}; log:\n{box.log()}")
+
+
+def lose_power_there(job, box):
+    """
+    The same with the loss of power at the step of the fault: all is killed as soon as that has happened. What is
+    begun after a new start may be disturbed by it instead.
+    """
+    box.env["SLUICE_BOOT_ID"] = str(box.path("boot"))
+    box.path("boot").write_text("00000000-0000-4000-8000-000000000001\n")
+    rule = box.env.get("SLUICE_FAULT")
+    wanted = int(rule.split(":")[1]) if rule else 1 << 60
+    box.start()
+
+    def there():
+        revive(box)
+        found = box.path("passed").exists() and box.passed()
+        status = box.stages()
+        over = status and all(status[s]["state"] == "ended" for s in ("src", "clean", "out", "db"))
+        return over or (found and found[1][0] >= wanted)
+    oracle.until(lambda: f"the step; log:\n{box.log()}", there)
+    for pid in [box.pid, *box.children()]:
+        box.signal(pid, signal.SIGKILL)
+    box.process.wait()
+    box.path("boot").write_text("00000000-0000-4000-8000-000000000002\n")
+    check_after_loss(job, box)
 
 
 def passages(count, every=False):

@@ -1,7 +1,6 @@
 """
 The log (arena.sync) on a disk that fails: nothing more is acknowledged, status says why, nobody tries the failed
-write again as if nothing had happened; when the disk works again all goes on, each record once. And the log that is
-full: it holds up who feeds it, and says what it waits for.
+write again as if nothing had happened; when the disk works again all goes on, each record once.
 """
 
 import json
@@ -15,7 +14,7 @@ from feed import Client
 from oracle import Box, check_ids, lines_ids, settled, until
 
 CONFIG = """
-arena: {size: 2MiB, buffer: 16KiB, path: @/arena, sync: true, log_size: 2MiB}
+arena: {size: 2MiB, buffer: 16KiB, path: @/arena, sync: true, log_size: 6MiB}
 state: {path: @/state, size: 16MiB}
 daemon: {runtime_dir: @/run, stop_timeout: 30s}
 control: {socket: @/c.sock}
@@ -87,19 +86,3 @@ def test_a_disk_that_fails():
             tracer.wait()
         client.pause = 0
         finish(box, client, 8)
-
-
-def test_a_full_log_holds_up():
-    """One record that cannot be delivered, and a filter that drops all others: the arena has room, the log has not."""
-    box, client = make(3000, 10 ** 9)
-    box.path("dir").rmdir()
-    box.path("dir").write_text("")
-    with box:
-        box.start()
-        client.start()
-        until(lambda: f"the log is full: {box.stages().get('log')} {client.acked}",
-              lambda: log_why(box).startswith("the log is full: what came from src"))
-        assert client.acked < client.count
-        box.path("dir").unlink()
-        box.path("dir").mkdir()
-        finish(box, client, 10 ** 9)

@@ -5,6 +5,8 @@ The short form kills once at each point each role passes (some hundred kills); S
 passages of each.
 """
 
+import json
+
 import pytest
 
 import matrix
@@ -64,7 +66,55 @@ class Durable(Job):
 
     def __init__(self, n):
         super().__init__(n)
-        self.config = self.config.replace("path: @/arena}", "path: @/arena, sync: true, log_size: 2MiB}")
+        self.config = self.config.replace("path: @/arena}", "path: @/arena, sync: true, log_size: 12MiB}")
+
+
+class StandsStill(Durable):
+    """Beside it an output that stands still until all the rest is done: the log goes round a few times before it."""
+
+    FEW = 20
+    STUCK = """
+  few: {type: file, path: @/few.jsonl, codec: json}
+transformers:
+"""
+
+    def __init__(self, n):
+        super().__init__(n)
+        self.config = self.config.replace("size: 4MiB", "size: 512KiB").replace("12MiB", "2MiB").replace("\ntransformers:\n", self.STUCK, 1)
+        self.config = self.config.replace("  clean:\n", "  clean:\n    from: src\n", 1)
+        self.config += "  stuck: {type: file, path: @/dir/stuck.jsonl, codec: json, from: few, retry: {base: 10ms, max: 20ms}}\n"
+
+    def box(self, fault=None, **more):
+        box = super().box(fault, **more)
+        lines = box.path("in.jsonl").read_text().splitlines()
+        box.path("in.jsonl").write_text("".join(x[:-1] + ', "pad": "%s"}\n' % ("x" * 900) if x.endswith("}") else x + "\n"
+                                                for x in lines))
+        box.path("few.jsonl").write_text("".join(json.dumps({"id": i}) + "\n" for i in range(self.FEW)))
+        box.path("dir").write_text("")
+        return box
+
+    def ready(self, box, stages=("src", "few", "clean", "tot", "out", "db", "totals")):
+        if not box.path("dir").is_dir():
+            found = box.stages()
+            if found and all(found[s]["state"] == "ended" for s in stages):
+                box.path("dir").unlink()
+                box.path("dir").mkdir()
+            return None
+        return super().ready(box, (*stages, "stuck"))
+
+    def check_stuck(self, box):
+        got = oracle.lines_ids(box.path("dir/stuck.jsonl"))
+        if set(got) != set(range(self.FEW)):
+            raise Wrong(f"the one that stood still: {sorted(got)}")
+        return len(got)
+
+    def check(self, box, books):
+        super().check(box, books)
+        if self.check_stuck(box) != self.FEW:
+            raise Wrong("the one that stood still: repeats")
+
+    def check_books(self, b):
+        super().check_books(dict(b, received=b["received"] - self.FEW, delivered=b["delivered"] - self.FEW))
 
 
 EXTRA = "  extra: {from: clean, type: 'null'}\n"
@@ -105,6 +155,9 @@ SCENARIOS = [
     Scenario("durable", Durable(6000), only=lambda role, point: role == "log" or point.startswith("log_")),
     Scenario("power lost", Durable(6000), run=matrix.lose_power,
              only=lambda role, point: role == "log" or point == "log_rebuild"),
+    Scenario("one stands still", StandsStill(6000), only=lambda role, point: role == "log" and point.startswith("log_")),
+    Scenario("power lost, one stands still", StandsStill(6000), run=matrix.lose_power_there,
+             only=lambda role, point: role == "log" and point.startswith("log_")),
     Scenario("new geometry", Job(100000), only=by_master, run=matrix.new_geometry),
 ]
 

@@ -32,7 +32,7 @@ LOSSES = 40 if oracle.LONG else 4
 LINES = 20  # a message
 
 CONFIG = """
-arena: {size: 4MiB, buffer: 32KiB, path: %(disk)s/arena, sync: true, log_size: 8MiB}
+arena: {size: 4MiB, buffer: 32KiB, path: %(disk)s/arena, sync: true, log_size: 11MiB}
 state: {path: %(disk)s/state, size: 16MiB}
 daemon: {runtime_dir: @/run, stop_timeout: 30s}
 control: {socket: @/c.sock}

@@ -107,7 +107,7 @@ static void all_keys(void **state)
 static void the_log(void **state)
 {
 	(void)state;
-	struct config *cfg = good("arena: {size: 16MiB, path: /a, sync: true, log_size: 32MiB}\n"
+	struct config *cfg = good("arena: {size: 16MiB, path: /a, sync: true, log_size: 40MiB}\n"
 	                          "producers:\n  p: {type: generate}\n  q: {type: generate}\n"
 	                          "transformers:\n  t: {from: p, steps: []}\n"
 	                          "consumers:\n  a: {type: null, from: [t, q], quota: 3}\n"
@@ -128,7 +128,7 @@ static void the_log(void **state)
 	assert_int_equal(cfg->edges[3].quota, 3);
 	assert_int_equal(cfg->edges[5].full, EDGE_DROP);
 	assert_int_equal(cfg->edges[1].full, EDGE_BLOCK);
-	assert_int_equal(cfg->arena_log_size, 32 << 20);
+	assert_int_equal(cfg->arena_log_size, 40 << 20);
 	config_free(cfg);
 	cfg = good(P C);
 	assert_int_equal(cfg->log_stage, UINT32_MAX);
@@ -138,8 +138,20 @@ static void the_log(void **state)
 	says("producers:\n  log: {type: generate}\n" C "arena: {sync: true, path: /a}\n",
 	     "s.yaml:2:3: the name \"log\" is taken with arena.sync: the built-in log\n");
 	says(P C "arena: {sync: true, path: /a, log_size: 1MiB}\n",
-	     "s.yaml:5:41: log_size: 1048576 bytes are too few: 64 times arena.buffer is the least "
-	     "(16777216)\n");
+	     "s.yaml:5:41: log_size: 1048576 bytes are too few: 141402112 is the least for this "
+	     "arena, twice what it holds and some chunks more, so that one output that stands "
+	     "still cannot fill the log\n");
+	/* left out it is enough, whatever the size of buffers */
+	for (unsigned kib = 4; kib <= 1024; kib *= 4) {
+		char text[256];
+		snprintf(text, sizeof(text),
+		         P C "arena: {sync: true, path: /a, size: 32MiB, buffer: %uKiB}\n", kib);
+		cfg = good(text);
+		uint64_t buffers = (32 << 10) / kib, chunk = ((uint64_t)kib << 10) + 4096;
+		assert_true(cfg->arena_log_size >= 4 * cfg->arena_size);
+		assert_true(cfg->arena_log_size > 2 * buffers * chunk + 16 * chunk);
+		config_free(cfg);
+	}
 }
 
 /* True (and a word) when this build lacks a stage that the test needs. */

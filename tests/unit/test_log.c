@@ -3,132 +3,7 @@
  * hold after a loss of power: the file as it was at the last completed write, with any subset of
  * the later write's sectors.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include "ipc/crc32c.h"
-#include "ipc/wal.h"
-
-enum {
-	SECTOR = 512,
-	RING = 512 << 10,
-	CHUNK = 64 << 10,
-	ITEMS_MAX = 4096,
-	PLACE = 256, /* bytes of a position that are used here */
-};
-
-static char dir[64], path[96], crash_path[96];
-static uint8_t *chunk[WAL_GROUP_MAX]; /* aligned data */
-static uint64_t seed = 88172645463325252u;
-
-static uint64_t rnd(uint64_t n)
-{
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return seed % n;
-}
-
-static int setup(void **state)
-{
-	(void)state;
-	struct stat st;
-	snprintf(dir, sizeof(dir), "%s/sluice-log-XXXXXX",
-	         stat("/dev/shm", &st) == 0 ? "/dev/shm" : "/tmp");
-	if (!mkdtemp(dir))
-		return -1;
-	snprintf(path, sizeof(path), "%s/log", dir);
-	snprintf(crash_path, sizeof(crash_path), "%s/crash", dir);
-	for (unsigned i = 0; i < WAL_GROUP_MAX; i++)
-		chunk[i] = aligned_alloc(WAL_BLOCK, CHUNK);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	unlink(path);
-	unlink(crash_path);
-	rmdir(dir);
-	for (unsigned i = 0; i < WAL_GROUP_MAX; i++)
-		free(chunk[i]);
-	return 0;
-}
-
-/* ---- chunks that can be told from each other ---- */
-
-static void fill(uint8_t *p, uint64_t number, uint32_t bytes)
-{
-	for (uint32_t i = 0; i < bytes; i++)
-		p[i] = (uint8_t)(number * 31 + i * 7 + (i >> 8));
-}
-
-struct patch {
-	uint32_t off, len;
-	uint64_t value;
-};
-
-static struct wal_item item(unsigned at, uint64_t number, uint32_t bytes, struct patch *patch)
-{
-	fill(chunk[at], number, bytes);
-	*patch = (struct patch){(uint32_t)(8 * (number % (PLACE / 8))), 8, number};
-	return (struct wal_item){.stage = number % 3 ? "orders" : "metrics",
-	                         .commit = number,
-	                         .number = number,
-	                         .records = 1 + (uint32_t)(number % 5),
-	                         .bytes = bytes,
-	                         .crc = crc32c(0, chunk[at], bytes),
-	                         .data = chunk[at],
-	                         .patches = patch,
-	                         .patch_bytes = sizeof(*patch)};
-}
-
-static int append(struct wal *w, uint64_t number, unsigned n, uint32_t bytes)
-{
-	struct wal_item items[WAL_GROUP_MAX];
-	struct patch patches[WAL_GROUP_MAX];
-	for (unsigned i = 0; i < n; i++)
-		items[i] = item(i, number + i, bytes, &patches[i]);
-	return wal_append(w, items, n);
-}
-
-static void assert_entry(struct wal *w, uint64_t seq, uint64_t number, uint32_t bytes)
-{
-	static _Alignas(WAL_BLOCK) uint8_t got[CHUNK], want[CHUNK];
-	const struct wal_entry *e = wal_entry(w, seq);
-	assert_non_null(e);
-	assert_int_equal(e->number, number);
-	assert_int_equal(e->commit, number);
-	assert_int_equal(e->bytes, bytes);
-	assert_string_equal(w->position[e->who].stage, number % 3 ? "orders" : "metrics");
-	assert_int_equal(wal_read(w, e, got), 0);
-	fill(want, number, bytes);
-	assert_memory_equal(got, want, bytes);
-}
-
-static void fresh(struct wal *w, enum wal_mode mode)
-{
-	unlink(path);
-	assert_int_equal(wal_create(path, RING, 2), 0);
-	assert_int_equal(wal_open(w, path, mode), 0);
-}
-
-static void reopen(struct wal *w, enum wal_mode mode)
-{
-	wal_close(w);
-	assert_int_equal(wal_open(w, path, mode), 0);
-}
+#include "tests/unit/log_fixture.h"
 
 static uint8_t *image(size_t *size)
 {
@@ -347,64 +222,6 @@ static void one_checkpoint_may_be_torn(void **state)
 	assert_int_equal(r, WAL_E_CORRUPT);
 }
 
-static void the_ring_goes_round(void **state)
-{
-	(void)state;
-	struct wal w;
-	uint32_t bytes[ITEMS_MAX];
-	uint64_t number = 1;
-	fresh(&w, WAL_WRITE);
-	for (unsigned i = 0; i < 600; i++) {
-		unsigned n = 1 + (unsigned)rnd(4);
-		uint32_t b = (uint32_t)rnd(20000);
-		for (unsigned k = 0; k < n; k++)
-			bytes[number + k] = b;
-		int r = append(&w, number, n, b);
-		if (r == WAL_E_FULL) {
-			w.need = w.next_seq - rnd(w.next_seq - w.need + 1);
-			assert_int_equal(wal_checkpoint(&w), 0);
-			continue;
-		}
-		assert_int_equal(r, 0);
-		number += n;
-		if (rnd(10) == 0)
-			reopen(&w, WAL_WRITE);
-		assert_int_equal(w.next_seq, number);
-		uint64_t from = w.tail_seq + rnd(w.next_seq - w.tail_seq);
-		assert_entry(&w, from, from, bytes[from]);
-	}
-	assert_true(number > 1000);
-	for (uint64_t seq = w.tail_seq; seq < w.next_seq; seq++)
-		assert_entry(&w, seq, seq, bytes[seq]);
-	wal_close(&w);
-}
-
-static void full_changes_nothing(void **state)
-{
-	(void)state;
-	struct wal w;
-	uint64_t n = 1;
-	fresh(&w, WAL_WRITE);
-	while (append(&w, n, 1, 30000) == 0)
-		n++;
-	assert_true(n > 10);
-	assert_int_equal(append(&w, n, 1, 30000), WAL_E_FULL);
-	assert_false(wal_room(&w, 1, 30000));
-	w.need = n / 2; /* not on the disk yet: frees nothing */
-	assert_int_equal(append(&w, n, 1, 30000), WAL_E_FULL);
-	reopen(&w, WAL_WRITE);
-	for (uint64_t i = 1; i < n; i++)
-		assert_entry(&w, i, i, 30000);
-	w.need = n / 2;
-	assert_int_equal(wal_checkpoint(&w), 0);
-	assert_true(wal_room(&w, 1, 30000));
-	assert_int_equal(append(&w, n, 1, 30000), 0);
-	reopen(&w, WAL_READ);
-	for (uint64_t i = n / 2; i <= n; i++)
-		assert_entry(&w, i, i, 30000);
-	wal_close(&w);
-}
-
 static void a_failed_write_is_the_end(void **state)
 {
 	(void)state;
@@ -561,8 +378,6 @@ int main(void)
 	        cmocka_unit_test(an_abandoned_end_at_the_rings_end),
 	        cmocka_unit_test(damage_in_the_middle_is_counted),
 	        cmocka_unit_test(one_checkpoint_may_be_torn),
-	        cmocka_unit_test(the_ring_goes_round),
-	        cmocka_unit_test(full_changes_nothing),
 	        cmocka_unit_test(a_failed_write_is_the_end),
 	        cmocka_unit_test(other_files_are_refused),
 	        cmocka_unit_test(nothing_acknowledged_is_missing),
