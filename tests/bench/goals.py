@@ -14,6 +14,10 @@ class Goal(NamedTuple):
     least: Optional[float] = None
 
 
+def short(value):
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
 class Reached(NamedTuple):
     who: str
     text: str
@@ -21,10 +25,10 @@ class Reached(NamedTuple):
     met: bool
 
     def verdict(self):
-        return f"{'yes' if self.met else '**no**'}: {self.got:.3g}"
+        return f"{'yes' if self.met else '**no**'}: {short(self.got)}"
 
     def told(self):
-        return f"{self.text}: {'met' if self.met else '**missed**'} ({self.got:.3g})"
+        return f"{self.text}: {'met' if self.met else '**missed**'} ({short(self.got)})"
 
 
 def of(who, key, scale=1.0):

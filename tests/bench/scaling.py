@@ -35,7 +35,7 @@ def rival(how, n, count):
 
 
 def part(o):
-    count = 6000 if o.short else 30000
+    count = 6000 if o.short else 60000
 
     def once(where, row):
         wall, cpu, right = rival(row.how, row.n, count) if row.how else lua(where, row.n, count)
