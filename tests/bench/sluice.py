@@ -15,7 +15,7 @@ SMALL = "size: 16MiB"
 
 def config(where, arena, producer, transformer, consumer):
     text = (f"arena: {{{arena}}}\ncontrol: {{socket: {where}/c.sock}}\ndead_letters: {{path: {where}/dead}}\n"
-            f"state: {{path: {where}/state}}\n"
+            f"state: {{path: {where}/state}}\ndaemon: {{runtime_dir: {where}/run}}\n"
             f"producers: {{in: {{{producer}}}}}\n")
     if transformer:
         text += f"transformers: {{t: {{{transformer}}}}}\n"
@@ -30,7 +30,7 @@ def config(where, arena, producer, transformer, consumer):
 def sluiced(path, *more):
     where = os.path.dirname(path)
     with open(os.path.join(where, "log"), "w") as log:
-        return Process([os.path.join(BUILD, "sluiced"), "-c", path, *more], env={"XDG_RUNTIME_DIR": where}, log=log)
+        return Process([os.path.join(BUILD, "sluiced"), "-c", path, *more], log=log)
 
 
 def audit(where):
