@@ -161,6 +161,8 @@ static void set_numbers(struct arena *a, const struct wal *wal)
 		const struct wal_entry *e = wal_entry(wal, seq);
 		if (e && e->number < lowest)
 			lowest = e->number;
+		if (e && e->number > highest)
+			highest = e->number;
 	}
 	atomic_store(&a->h->next_number, highest + 1);
 	a->h->rebuilt = 1;

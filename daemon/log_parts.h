@@ -70,6 +70,9 @@ int log_cannot_write(struct log_run *l, int r);
 void log_move_need(struct log_run *l);
 /* The ring is short of room: writes again what stands still. 0 or -errno. */
 int log_carry(struct log_run *l);
+/* Writes what workers want in the log before they commit it; whether there is any. 0 or -errno. */
+int log_ahead(struct log_run *l);
+bool log_ahead_asked(const struct log_run *l);
 /* What a predecessor wrote without being able to say so. 0 or -errno. */
 int log_adopt(struct log_run *l);
 

@@ -370,7 +370,8 @@ static int by_number(const void *a, const void *b)
 	return x->seq < y->seq ? -1 : x->seq > y->seq;
 }
 
-/* A chunk that a killed worker had written before it could hand it on stands in the log twice. */
+/* A chunk that a killed worker had written before it could hand it on, or that was carried, stands
+ * in the log twice: the first counts. */
 static int find_repeated(struct log_run *l)
 {
 	uint64_t n = 0, most = l->mark.first_end - l->mark.from;
@@ -379,8 +380,7 @@ static int find_repeated(struct log_run *l)
 		return -ENOMEM;
 	for (uint64_t seq = l->mark.from; seq < l->mark.first_end; seq++) {
 		const struct wal_entry *e = wal_entry(&l->wal, seq);
-		bool producers = e && (!(e->flags & WAL_CARRIED) || (e->flags & WAL_AGAIN));
-		if (producers)
+		if (e)
 			p[n++] = (struct place){e->number, seq};
 	}
 	qsort(p, n, sizeof(*p), by_number);

@@ -27,8 +27,8 @@
  * After a loss of power the master has made a new arena and set the mark: this worker then first
  * puts back what the log still holds (log_replay.c).
  *
- * Limits: what an aggregate has absorbed counts as delivered: results it has given out that no
- * consumer has committed can be lost with the power.
+ * What a step gives out of its state is written before its
+ * commit (log_ahead): no producer would make it anew.
  */
 #include "daemon/log_parts.h"
 
@@ -294,7 +294,7 @@ static bool something_to_do(struct worker *w, void *arg)
 	struct log_run *l = arg;
 	if (worker_order(w) != ORDER_RUN)
 		return true;
-	if (log_replaying(l) && log_replay_room(l))
+	if (log_ahead_asked(l) || (log_replaying(l) && log_replay_room(l)))
 		return true;
 	gather(l);
 	return l->n_taken > 0;
@@ -365,6 +365,8 @@ static int obey(struct log_run *l)
 static int one_step(struct log_run *l)
 {
 	int r = l->n_taken ? 0 : keep_room(l);
+	if (r == 0)
+		r = log_ahead(l);
 	if (r < 0)
 		return r;
 	if (log_replaying(l) && !l->n_taken) {
