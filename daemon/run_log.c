@@ -27,7 +27,7 @@
  * After a loss of power the master has made a new arena and set the mark: this worker then first
  * puts back what the log still holds (log_replay.c).
  *
- * What a step gives out of its state is written before its
+ * What a step gives out of its state, and dead letters that are put back, is written before its
  * commit (log_ahead): no producer would make it anew.
  */
 #include "daemon/log_parts.h"

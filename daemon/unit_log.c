@@ -10,7 +10,8 @@
  * the log keeps the order.
  *
  * Some outputs have to be in the log before the commit that makes them (w->ahead): what a step
- * gives out of its state, which forgets it by that commit, durably. These stay where they
+ * gives out of its state, which forgets it by that commit, durably; and dead letters that are put
+ * back, which others might take for a repeat when they come a second time. These stay where they
  * are, FILLING, while the log's worker copies them, and so their commit has no other form than
  * any. Should this process end in between, the log holds a chunk that was never made: nobody needs
  * it, and only a loss of power in the same moment makes it come, beside the one made anew.
@@ -42,7 +43,7 @@ void unit_log_init(struct worker *w)
 	bool producer = w->stage->kind == STAGE_PRODUCER;
 	if (w->config->log_stage == UINT32_MAX)
 		return;
-	w->ahead = !producer && gives_from_state(w->stage);
+	w->ahead = producer ? w->stage->builtin : gives_from_state(w->stage);
 	w->logged = producer && !w->stage->builtin && w->out[0].n_edges == 1 &&
 	            leads_to_log(w, w->out[0].edges[0]);
 	if (w->logged)

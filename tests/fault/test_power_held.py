@@ -114,3 +114,38 @@ def test_until_done_with_an_aggregate(disk):  # noqa: F811
     assert sum(r["n"] for r in found) == 20 * LINES and len(found) == 7
     assert box.passed()[0]["log"].get("log_carried"), "the results did not go through the log"
     box.close()
+
+
+def ctl(box, *command):
+    return subprocess.run([str(box.build / "sluicectl"), "-s", str(box.path("c.sock")), *command], capture_output=True,
+                          text=True, timeout=30, check=False)
+
+
+def test_letters_that_are_put_back(disk):  # noqa: F811
+    """They were seen by `dedupe`, and wait behind it when the power goes; later input had a place behind them."""
+    config = (HEAD + ONCE) % {"disk": disk.at}
+    box = box_on(disk, ONCE.replace("STEP", "{convert: {g: int}}"))
+    with box:
+        start(box)
+        letters = send(box, "a", 2, numbered)
+        until("all are dead letters", lambda: (box.ask("audit") or {}).get("letters") == letters)
+        assert box.stop() == 0
+        box.configure(config.replace("STEP", "{set: {mended: true}}"))
+        start(box)
+        until("letters handed over", lambda: ctl(box, "dead", "replay", "--all").returncode == 0)
+        until(lambda: f"they stand behind dedupe: {box.ask('status')}",
+              lambda: queued(box, "once->out") and (box.ask("audit") or {}).get("in_flight") == letters and
+              queued(box, "log.src->clean") == queued(box, "clean->once") == 0)
+        send(box, "b", 1, lambda n: b"".join(b'{"id": %d, "g": "x"}\n' % i for i in range(9000, 9000 + LINES)))
+        until(lambda: f"what came later too: {box.ask('audit')}",
+              lambda: (box.ask("audit") or {}).get("in_flight") == letters + LINES and
+              queued(box, "log.src->clean") == queued(box, "clean->once") == 0)
+        lose_power(box, disk)
+        start(box)
+        mend(box)
+        until(lambda: f"all there: {box.ask('audit')}; {box.stages()}",
+              lambda: (b := box.ask("audit")) and b["balanced"] and b["in_flight"] == 0 and
+              not list((disk.at / "dead").glob("replay:*")) and not box.workers("replay:clean"))
+        got = lines_ids(box.path("dir/out.jsonl"))
+        assert set(got) == set(range(letters)) | set(range(9000, 9000 + LINES))
+        assert box.stop() == 0
