@@ -37,7 +37,8 @@
 #include "ipc/fault.h"
 
 enum {
-	LOOK_NS = 1000000, /* between two looks at what is still needed */
+	LOOK_NS = 1000000,     /* between two looks at what is still needed */
+	BOOKS_NS = 1000000000, /* the figures in the log are not older, when there are others */
 };
 
 /* ---- room ---- */
@@ -56,9 +57,15 @@ uint32_t log_slot_of(const struct log_run *l, const struct wal_position *p)
 
 int log_checkpoint(struct log_run *l)
 {
-	l->checked = clock_monotonic();
-	if (l->wal.need <= l->wal.tail_seq)
+	int64_t now = clock_monotonic();
+	bool frees = l->wal.need > l->wal.tail_seq, old = now - l->written >= BOOKS_NS;
+	l->checked = now;
+	if (!frees && !old)
 		return 0;
+	bool news = log_books_take(l);
+	if (!frees && !news)
+		return 0;
+	l->written = now;
 	FAULT(log_trim);
 	return wal_checkpoint(&l->wal);
 }
@@ -72,7 +79,8 @@ static int trim(struct log_run *l)
 		l->looked = now;
 		log_move_need(l);
 	}
-	return wal_kept(&l->wal) > ring / 2 ? log_checkpoint(l) : 0;
+	bool due = wal_kept(&l->wal) > ring / 2 || now - l->written >= BOOKS_NS;
+	return due ? log_checkpoint(l) : 0;
 }
 
 static bool has_room(const struct log_run *l, unsigned n)
