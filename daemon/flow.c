@@ -10,6 +10,11 @@
  * on with them. A drain that is to flush (`sluicectl drain --flush`) makes the producers' stop an
  * end like any other.
  *
+ * The log (arena.sync) is passed by: its readers may flush when it has passed all on, and it ends
+ * when they have, for what they give out of their state has to be in it first. Limit: a reload that
+ * replaces the log together with such a stage may find that stage waiting for it; it is then
+ * refused after stop_timeout, as any reload that takes too long.
+ *
  * An end is not for ever: dead letters may be put back long after the last record came in. A stage
  * that has ended and finds a chunk on its edge is started again, and ends again when the replay
  * has.
@@ -43,16 +48,36 @@ static bool stage_ended(const struct master *m, unsigned stage)
 	return any;
 }
 
+typedef bool gone_fn(const struct master *m, unsigned stage);
+
+static bool dried_up(const struct master *m, unsigned stage, gone_fn *gone);
+
+/* Nothing more can come from @stage. The log stays to the last, for those behind it may want
+ * something in it still: it has no more when it has passed all on. */
+static bool nothing_comes(const struct master *m, unsigned stage, gone_fn *gone)
+{
+	return gone(m, stage) || (stage == m->config->log_stage &&
+	                          !atomic_load(&m->arena.h->replaying) && dried_up(m, stage, gone));
+}
+
+/* All stages but the log are @gone. */
+static bool only_log_left(const struct master *m, gone_fn *gone)
+{
+	for (unsigned s = 0; s < m->config->n_stages; s++)
+		if (s != m->config->log_stage && !m->config->stages[s].builtin && !gone(m, s))
+			return false;
+	return !replay_active(m);
+}
+
 /* All that fill a stage's edges are @gone, and the edges are empty. */
-static bool dried_up(const struct master *m, unsigned stage,
-                     bool (*gone)(const struct master *m, unsigned stage))
+static bool dried_up(const struct master *m, unsigned stage, gone_fn *gone)
 {
 	const struct config *cfg = m->config;
 	for (unsigned i = 0; i < cfg->n_edges; i++) {
 		const struct config_edge *e = &cfg->edges[i];
 		if (e->to != stage)
 			continue;
-		if (e->from != UINT32_MAX && !gone(m, e->from))
+		if (e->from != UINT32_MAX && !nothing_comes(m, e->from, gone))
 			return false;
 		for (unsigned s = 0; e->from == UINT32_MAX && s < cfg->n_stages; s++)
 			if (s != stage && !gone(m, s))
@@ -76,7 +101,9 @@ void flow_awaken(struct master *m)
 	for (uint32_t w = 0; w < m->arena.workers; w++) {
 		struct child *c = &m->children[w];
 		if (!c->wanted || c->state != CHILD_ENDED ||
-		    m->config->stages[c->stage].kind == STAGE_PRODUCER || !has_input(m, c->stage))
+		    m->config->stages[c->stage].kind == STAGE_PRODUCER ||
+		    !(has_input(m, c->stage) ||
+		      (c->stage == m->config->log_stage && replay_active(m))))
 			continue;
 		c->failures = 0;
 		children_restart_later(m, w);
@@ -94,7 +121,8 @@ bool flow_pass_ends_on(struct master *m)
 		const struct config_stage *st = &m->config->stages[s];
 		/* the dead-letter writer stays as long as the daemon does: a replay may need it */
 		if (st->kind == STAGE_PRODUCER || (st->builtin && !m->until_done) ||
-		    !dried_up(m, s, stage_ended) || replay_feeds(m, s))
+		    !dried_up(m, s, stage_ended) || replay_feeds(m, s) ||
+		    (s == m->config->log_stage && !only_log_left(m, stage_ended)))
 			continue;
 		for (uint32_t w = 0; w < m->arena.workers; w++) {
 			struct child *c = &m->children[w];
@@ -119,7 +147,8 @@ bool flow_drain_on(struct master *m)
 		all = false;
 		/* an edge that is empty now may be filled by a timer of the stage before it as long
 		 * as that one runs */
-		if (m->config->stages[s].kind == STAGE_PRODUCER || !dried_up(m, s, children_left))
+		if (m->config->stages[s].kind == STAGE_PRODUCER || !dried_up(m, s, children_left) ||
+		    (s == m->config->log_stage && !only_log_left(m, children_left)))
 			continue;
 		for (uint32_t w = 0; w < m->arena.workers; w++)
 			if (m->children[w].wanted && m->children[w].stage == s &&

@@ -6,10 +6,9 @@
  * counts is in the log. The new arena is made beside its place and renamed last; before that a
  * crash, or another loss of power, only makes this run once more.
  *
- * What comes from the log: each producer's position as of its last durable commit, and which
- * entries the log's worker has to put back. What does not: the figures (they begin at 0, with what
- * is put back counted as received), and the positions of consumers (a file is appended to at its
- * end).
+ * What comes from the log: each producer's position as of its last durable commit, which entries
+ * the log's worker has to put back, and the books (log_books.c). What does not: the positions of
+ * consumers (a file is appended to at its end), and what each stage by itself has done.
  *
  * Numbers of commits and chunks go on above the logged ones, so that what was delivered can be told
  * from what comes again.
@@ -97,9 +96,11 @@ static int check_place(const struct master *m, struct wal *wal, const struct wal
 static int check_entries(const struct master *m, struct wal *wal, uint64_t *chunks,
                          uint64_t *records)
 {
+	if (wal_find_repeated(wal, wal->need, wal->next_seq) < 0)
+		return -ENOMEM;
 	for (uint64_t seq = wal->need; seq < wal->next_seq; seq++) {
 		const struct wal_entry *e = wal_entry(wal, seq);
-		if (!e || !e->records)
+		if (!e || !e->records || (e->flags & WAL_REPEATED))
 			continue;
 		int r = check_place(m, wal, e);
 		if (r < 0)
@@ -115,7 +116,8 @@ static int check_entries(const struct master *m, struct wal *wal, uint64_t *chun
 		(*chunks)++;
 		*records += e->records;
 	}
-	return 0;
+	/* the books count entries from the last checkpoint's tail on */
+	return wal_find_repeated(wal, wal->tail_seq, wal->next_seq);
 }
 
 static int restore_producer(struct arena *a, const struct wal_position *p)
@@ -161,6 +163,8 @@ static void set_numbers(struct arena *a, const struct wal *wal)
 		const struct wal_entry *e = wal_entry(wal, seq);
 		if (e && e->number < lowest)
 			lowest = e->number;
+		if (e && e->number > highest)
+			highest = e->number;
 	}
 	atomic_store(&a->h->next_number, highest + 1);
 	a->h->rebuilt = 1;
@@ -185,6 +189,7 @@ static int mark_consumers(struct master *m)
 static int restore(struct master *m, const struct wal *wal)
 {
 	int r = set_mark(&m->arena, wal);
+	log_books_restore(&m->arena, wal);
 	for (unsigned i = 0; r == 0 && i < wal->positions; i++)
 		if (wal->position[i].stage[0] && producer(m->config, &wal->position[i]))
 			r = restore_producer(&m->arena, &wal->position[i]);
@@ -232,8 +237,7 @@ int home_log_rebuild(struct master *m, const struct arena_geometry *g, const cha
 		log_error("cannot make the arena %s anew: %s", m->config->arena_path, strerror(-r));
 	if (r == 0)
 		log_notice("%s: the arena was made anew from the log: %llu chunks (%llu records) "
-		           "come again, and "
-		           "figures begin at 0%s",
+		           "come again%s",
 		           why, (unsigned long long)chunks, (unsigned long long)records,
 		           wal.torn ? "; a write that was under way was dropped: it was never "
 		                      "acknowledged"

@@ -55,6 +55,21 @@ static bool is_live(struct word v)
 	return v.state == WORD_QUEUED || v.state == WORD_CLAIMED;
 }
 
+/* Its owner waits for it to be in the log before the commit (unit_log.c). */
+static bool is_asked(const struct arena *a, uint32_t i, struct word v)
+{
+	return v.state == WORD_FILLING &&
+	       atomic_load_explicit(&a->facts[i].ahead, memory_order_acquire) ==
+	               atomic_load_explicit(&a->numbers[i], memory_order_relaxed);
+}
+
+/* What needs its base: it is there, or will be with its owner's commit. */
+static bool counts(const struct arena *a, uint32_t i)
+{
+	struct word v = arena_word(a, i);
+	return is_live(v) || is_asked(a, i, v);
+}
+
 /* ---- what is needed ---- */
 
 /* The lowest base. False: the ledger did not hold still. */
@@ -64,7 +79,7 @@ static bool lowest_base(const struct arena *a, uint64_t *lowest)
 	uint64_t before = intent_commits(a, &still);
 	*lowest = UINT64_MAX;
 	for (uint32_t i = 0; i < a->entries; i++) {
-		uint64_t base = is_live(arena_word(a, i)) ? arena_base(a, i) : 0;
+		uint64_t base = counts(a, i) ? arena_base(a, i) : 0;
 		if (base && base < *lowest)
 			*lowest = base;
 	}
@@ -93,7 +108,7 @@ static void choose(const struct arena *a, uint64_t goal, struct copies *c)
 {
 	c->n = 0;
 	for (uint32_t i = 0; i < a->entries; i++) {
-		uint64_t base = is_live(arena_word(a, i)) ? arena_base(a, i) : 0;
+		uint64_t base = counts(a, i) ? arena_base(a, i) : 0;
 		unsigned at = c->n;
 		if (!base || base >= goal || (at == c->most && base >= c->of[at - 1].base))
 			continue;
@@ -136,10 +151,12 @@ static bool copy(const struct log_run *l, struct live from, struct copies *c, un
 	uint8_t *p = c->bytes + k * c->stride;
 	struct wal_item *item = &c->item[k];
 	uint32_t bytes = f->bytes;
-	if (!is_live(v) || v.edge >= ARENA_EDGES_MAX || bytes > a->buffer_size)
+	bool asked = is_asked(a, from.entry, v);
+	if (!(asked || is_live(v)) || v.edge >= ARENA_EDGES_MAX || bytes > a->buffer_size)
 		return false;
 	from.number = atomic_load_explicit(&a->numbers[from.entry], memory_order_relaxed);
-	c->note[k] = (struct log_note){.base = arena_base(a, from.entry)};
+	/* what is asked for cannot be made anew: it has no base but itself */
+	c->note[k] = (struct log_note){.base = asked ? 0 : arena_base(a, from.entry)};
 	memcpy(c->note[k].from, a->h->edges[v.edge].from, sizeof(c->note[k].from));
 	memcpy(c->note[k].to, a->h->edges[v.edge].to, sizeof(c->note[k].to));
 	*item = (struct wal_item){.number = from.number,
@@ -156,7 +173,7 @@ static bool copy(const struct log_run *l, struct live from, struct copies *c, un
 	atomic_thread_fence(memory_order_acquire);
 	struct word after = arena_word(a, from.entry);
 	c->of[k] = from;
-	return is_live(after) && after.gen == v.gen && crc32c(0, p, bytes) == item->crc;
+	return (is_live(after) || asked) && after.gen == v.gen && crc32c(0, p, bytes) == item->crc;
 }
 
 /* Writes what was chosen. Positive: there was nothing left of it, or there is no room. */
@@ -268,6 +285,46 @@ int log_carry(struct log_run *l)
 	return r < 0 ? r : log_checkpoint(l);
 }
 
+/* ---- before a commit ---- */
+
+bool log_ahead_asked(const struct log_run *l)
+{
+	const struct arena *a = log_arena(l);
+	for (uint32_t i = 0; i < a->entries; i++)
+		if (is_asked(a, i, arena_word(a, i)) && !arena_is_ahead(a, i))
+			return true;
+	return false;
+}
+
+static void choose_asked(const struct arena *a, struct copies *c)
+{
+	c->n = 0;
+	for (uint32_t i = 0; i < a->entries && c->n < c->most; i++)
+		if (is_asked(a, i, arena_word(a, i)) && !arena_is_ahead(a, i))
+			c->of[c->n++] = (struct live){.entry = i};
+}
+
+int log_ahead(struct log_run *l)
+{
+	const struct arena *a = log_arena(l);
+	struct copies c = {0};
+	if (!log_ahead_asked(l))
+		return 0;
+	int r = make_copies(l, &c);
+	for (bool more = true; r == 0 && more;) {
+		choose_asked(a, &c);
+		/* while entries wait to be put back the tail may stand still: then the reserve is
+		 * for this */
+		bool room = wal_room(&l->wal, c.n, (uint32_t)a->buffer_size) || log_replaying(l);
+		more = c.n == c.most;
+		r = c.n && room ? write_copies(l, &c) : ARENA_E_NONE;
+		for (unsigned i = 0; r == 0 && i < c.n; i++)
+			unit_ring_one(l->w, arena_word(a, c.of[i].entry).owner, WAITING_LOG, 0);
+	}
+	free(c.bytes);
+	return r < 0 ? r : 0;
+}
+
 /* ---- after a predecessor's death ---- */
 
 static int by_number(const void *a, const void *b)
@@ -284,7 +341,7 @@ int log_adopt(struct log_run *l)
 	if (!live)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < a->entries; i++)
-		if (is_live(arena_word(a, i)))
+		if (counts(a, i))
 			live[n++] =
 			        (struct live){.number = atomic_load(&a->numbers[i]), .entry = i};
 	qsort(live, n, sizeof(*live), by_number);

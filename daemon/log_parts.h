@@ -37,8 +37,10 @@ struct log_run {
 		int64_t again;    /* monotonic ns: not to be tried before */
 		uint64_t behind;  /* bit a producer: an earlier chunk of it waits */
 	} replay;
+	uint64_t booked;         /* commits when the figures were taken last */
 	int64_t looked;          /* monotonic ns of the last look at what is needed, */
-	int64_t checked;         /* ... of the last checkpoint */
+	int64_t checked;         /* ... of the last look whether a checkpoint is due */
+	int64_t written;         /* ... of the last checkpoint */
 	struct unit_output back; /* the edge of a carried chunk that is put back */
 	bool blocked, full;
 };
@@ -61,7 +63,7 @@ void log_give_back(struct log_run *l, unsigned from);
 void log_publish(struct log_run *l, struct intent *in, const struct taken *t, const uint8_t *p,
                  const struct arena_facts *f);
 
-/* Writes a checkpoint when that frees something. 0 or -errno. */
+/* Writes a checkpoint when that frees something, or the last one has old figures. 0 or -errno. */
 int log_checkpoint(struct log_run *l);
 /* Says why the log's worker ends; returns @r. */
 int log_cannot_write(struct log_run *l, int r);
@@ -70,8 +72,14 @@ int log_cannot_write(struct log_run *l, int r);
 void log_move_need(struct log_run *l);
 /* The ring is short of room: writes again what stands still. 0 or -errno. */
 int log_carry(struct log_run *l);
+/* Writes what workers want in the log before they commit it; whether there is any. 0 or -errno. */
+int log_ahead(struct log_run *l);
+bool log_ahead_asked(const struct log_run *l);
 /* What a predecessor wrote without being able to say so. 0 or -errno. */
 int log_adopt(struct log_run *l);
+
+/* log_books.c: notes the figures for the next checkpoint. Whether there are others than before. */
+bool log_books_take(struct log_run *l);
 
 /* log_replay.c: takes up where a predecessor was. 0 or -errno. */
 int log_replay_begin(struct log_run *l);

@@ -5,8 +5,8 @@
  * Each entry goes to its producer's readers as it did the first time, with the commit that notes it
  * as done: so a kill in the middle neither loses nor doubles. One that was carried forward goes to
  * the edge it was on, unless what it was made of is put back as well: then it would come twice. In
- * the books what comes from a producer counts as received, for they began at 0, and what was
- * carried as made. A damaged entry is counted and told, and the next one is taken.
+ * the books it counts as made: it was received once before (log_books.c). A damaged entry is
+ * counted and told, and the next one is taken.
  *
  * An output that stands still must not hold up the others here either: an entry for which there is
  * no room is passed over, and with it all later ones that go to one of its edges, so that each edge
@@ -109,12 +109,9 @@ static int to_its_edge(struct log_run *l, const struct wal_entry *e, const struc
 static int destination(struct log_run *l, const struct wal_entry *e, const struct unit_output **to)
 {
 	*to = NULL;
-	if (!e || !e->records || e->bytes > log_arena(l)->buffer_size)
+	if (!e || !e->records || (e->flags & WAL_REPEATED) || e->bytes > log_arena(l)->buffer_size)
 		return 0;
-	if (e->flags & WAL_CARRIED)
-		return to_its_edge(l, e, to);
-	bool repeated = l->replay.edge[e->seq % l->wal.cap] == EDGE_NOWHERE;
-	return repeated ? 0 : to_producers_readers(l, e, to);
+	return e->flags & WAL_CARRIED ? to_its_edge(l, e, to) : to_producers_readers(l, e, to);
 }
 
 /* ---- what is done ---- */
@@ -218,9 +215,8 @@ static int put_back(struct log_run *l, const struct wal_entry *e, const struct t
 		count_damaged(l, e);
 		log_give_back(l, 0);
 	} else {
-		bool again = !(e->flags & WAL_CARRIED) || (e->flags & WAL_AGAIN);
 		log_publish(l, in, t, p, &f);
-		in->book[again ? BOOK_received : BOOK_made] += f.records;
+		in->book[BOOK_made] += f.records;
 		in->book[BOOK_dead] += t->to == &l->w->dead ? f.records : 0;
 	}
 	commit_done(l, in, e->seq);
@@ -358,38 +354,6 @@ int log_replay_moved(struct log_run *l, const uint64_t *seq, unsigned n, uint64_
 
 /* ---- start ---- */
 
-struct place {
-	uint64_t number, seq;
-};
-
-static int by_number(const void *a, const void *b)
-{
-	const struct place *x = a, *y = b;
-	if (x->number != y->number)
-		return x->number < y->number ? -1 : 1;
-	return x->seq < y->seq ? -1 : x->seq > y->seq;
-}
-
-/* A chunk that a killed worker had written before it could hand it on stands in the log twice. */
-static int find_repeated(struct log_run *l)
-{
-	uint64_t n = 0, most = l->mark.first_end - l->mark.from;
-	_cleanup_free_ struct place *p = calloc(most, sizeof(*p));
-	if (!p)
-		return -ENOMEM;
-	for (uint64_t seq = l->mark.from; seq < l->mark.first_end; seq++) {
-		const struct wal_entry *e = wal_entry(&l->wal, seq);
-		bool producers = e && (!(e->flags & WAL_CARRIED) || (e->flags & WAL_AGAIN));
-		if (producers)
-			p[n++] = (struct place){e->number, seq};
-	}
-	qsort(p, n, sizeof(*p), by_number);
-	for (uint64_t i = 1; i < n; i++)
-		if (p[i].number == p[i - 1].number)
-			l->replay.edge[p[i].seq % l->wal.cap] = EDGE_NOWHERE;
-	return 0;
-}
-
 int log_replay_begin(struct log_run *l)
 {
 	if (!log_replaying(l)) {
@@ -403,5 +367,6 @@ int log_replay_begin(struct log_run *l)
 	memcpy(l->replay.done, l->w->me->position + LOG_MARK_AT, LOG_MARK_BYTES);
 	l->replay.behind = UINT64_MAX;
 	l->replay.at = l->mark.next;
-	return find_repeated(l);
+	/* what a killed worker had written before it could hand it on, or what was carried */
+	return wal_find_repeated(&l->wal, l->mark.from, l->mark.first_end);
 }

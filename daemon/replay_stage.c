@@ -23,7 +23,8 @@
  *    infinities as null, keys that are no strings as strings; integers, floats and text are exact;
  *  - the record goes through all steps of its stage, also those before the one that rejected it;
  *  - where the arena itself is lost (a memory arena whose master died, a power loss), positions are
- *    lost with it, and a spool that is there is replayed from its beginning: at least once.
+ *    lost with it, and a spool that is there is replayed from its beginning: at least once. With
+ *    arena.sync what it made before is in the log, and comes from there too.
  */
 #include "daemon/replay.h"
 

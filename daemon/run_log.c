@@ -27,8 +27,8 @@
  * After a loss of power the master has made a new arena and set the mark: this worker then first
  * puts back what the log still holds (log_replay.c).
  *
- * Limits: what an aggregate has absorbed counts as delivered: results it has given out that no
- * consumer has committed can be lost with the power.
+ * What a step gives out of its state, and dead letters that are put back, is written before its
+ * commit (log_ahead): no producer would make it anew.
  */
 #include "daemon/log_parts.h"
 
@@ -37,7 +37,8 @@
 #include "ipc/fault.h"
 
 enum {
-	LOOK_NS = 1000000, /* between two looks at what is still needed */
+	LOOK_NS = 1000000,     /* between two looks at what is still needed */
+	BOOKS_NS = 1000000000, /* the figures in the log are not older, when there are others */
 };
 
 /* ---- room ---- */
@@ -56,9 +57,15 @@ uint32_t log_slot_of(const struct log_run *l, const struct wal_position *p)
 
 int log_checkpoint(struct log_run *l)
 {
-	l->checked = clock_monotonic();
-	if (l->wal.need <= l->wal.tail_seq)
+	int64_t now = clock_monotonic();
+	bool frees = l->wal.need > l->wal.tail_seq, old = now - l->written >= BOOKS_NS;
+	l->checked = now;
+	if (!frees && !old)
 		return 0;
+	bool news = log_books_take(l);
+	if (!frees && !news)
+		return 0;
+	l->written = now;
 	FAULT(log_trim);
 	return wal_checkpoint(&l->wal);
 }
@@ -72,7 +79,8 @@ static int trim(struct log_run *l)
 		l->looked = now;
 		log_move_need(l);
 	}
-	return wal_kept(&l->wal) > ring / 2 ? log_checkpoint(l) : 0;
+	bool due = wal_kept(&l->wal) > ring / 2 || now - l->written >= BOOKS_NS;
+	return due ? log_checkpoint(l) : 0;
 }
 
 static bool has_room(const struct log_run *l, unsigned n)
@@ -294,7 +302,7 @@ static bool something_to_do(struct worker *w, void *arg)
 	struct log_run *l = arg;
 	if (worker_order(w) != ORDER_RUN)
 		return true;
-	if (log_replaying(l) && log_replay_room(l))
+	if (log_ahead_asked(l) || (log_replaying(l) && log_replay_room(l)))
 		return true;
 	gather(l);
 	return l->n_taken > 0;
@@ -365,6 +373,8 @@ static int obey(struct log_run *l)
 static int one_step(struct log_run *l)
 {
 	int r = l->n_taken ? 0 : keep_room(l);
+	if (r == 0)
+		r = log_ahead(l);
 	if (r < 0)
 		return r;
 	if (log_replaying(l) && !l->n_taken) {

@@ -58,6 +58,11 @@ static inline uint64_t log_least(const struct config *cfg)
 	return 2 * log_reserve(cfg) + WAL_GROUP_MAX * wal_most(cfg->arena_buffer);
 }
 
+/* log_books.c, for the master. Records that entries have got since the figures were noted. */
+uint64_t log_books_since(const struct wal *w);
+/* Gives a new arena the books that the log knows. */
+void log_books_restore(struct arena *a, const struct wal *w);
+
 static inline void log_path(const struct config *cfg, char *out, size_t size)
 {
 	snprintf(out, size, "%s.log", cfg->arena_path);

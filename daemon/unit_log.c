@@ -1,6 +1,6 @@
 /*
- * A producer's side of the log (arena.sync): what it commits reaches its readers by way of the
- * built-in log.
+ * The workers' side of the log (arena.sync): what a producer commits reaches its readers by way of
+ * the built-in log.
  *
  * The hard idea: the position must become durable together with the records it speaks of, neither
  * before them (their sender would be told that they are stored) nor without what was committed
@@ -8,6 +8,13 @@
  * position's patches in the tail of its buffer. A commit without any record gets a bare chunk for
  * that. When a commit has two chunks (records, dead letters) the patches are with the later one;
  * the log keeps the order.
+ *
+ * Some outputs have to be in the log before the commit that makes them (w->ahead): what a step
+ * gives out of its state, which forgets it by that commit, durably; and dead letters that are put
+ * back, which others might take for a repeat when they come a second time. These stay where they
+ * are, FILLING, while the log's worker copies them, and so their commit has no other form than
+ * any. Should this process end in between, the log holds a chunk that was never made: nobody needs
+ * it, and only a loss of power in the same moment makes it come, beside the one made anew.
  *
  * Invariant: a chunk leaves the edge to the log only when it is durable. So the lowest commit still
  * on that edge is the first that must not be acknowledged.
@@ -23,11 +30,21 @@ static bool leads_to_log(const struct worker *w, uint32_t edge)
 	return strncmp(w->a->h->edges[edge].to, log, ARENA_NAME_MAX) == 0;
 }
 
+static bool gives_from_state(const struct config_stage *s)
+{
+	for (unsigned i = 0; i < s->n_steps; i++)
+		if (s->steps[i].ops->flags & STAGE_HOLDS)
+			return true;
+	return false;
+}
+
 void unit_log_init(struct worker *w)
 {
-	/* a replayer keeps its input until all of it is delivered, and needs no log */
-	w->logged = w->config->log_stage != UINT32_MAX && w->stage->kind == STAGE_PRODUCER &&
-	            !w->stage->builtin && w->out[0].n_edges == 1 &&
+	bool producer = w->stage->kind == STAGE_PRODUCER;
+	if (w->config->log_stage == UINT32_MAX)
+		return;
+	w->ahead = producer ? w->stage->builtin : gives_from_state(w->stage);
+	w->logged = producer && !w->stage->builtin && w->out[0].n_edges == 1 &&
 	            leads_to_log(w, w->out[0].edges[0]);
 	if (w->logged)
 		w->dead.edges[0] = w->out[0].edges[0];
@@ -85,4 +102,42 @@ bool unit_log_news(struct worker *w, void *arg)
 {
 	(void)arg;
 	return w->logged && unit_log_stored(w, w->unstored) >= w->unstored && w->unstored;
+}
+
+/* ---- into the log before the commit ---- */
+
+static bool all_ahead(struct worker *w, void *arg)
+{
+	const struct intent *in = arg;
+	bool all = true;
+	for (unsigned i = 0; i < in->n_out; i++)
+		all &= arena_is_ahead(w->a, in->out[i].entry);
+	return all;
+}
+
+static void ring_log(struct worker *w)
+{
+	const char *log = w->config->stages[w->config->log_stage].name;
+	atomic_thread_fence(memory_order_seq_cst); /* against worker_sleep, as in unit_ring() */
+	for (uint32_t s = 0; s < w->a->workers; s++)
+		if (strncmp(arena_worker(w->a, s)->stage, log, ARENA_NAME_MAX) == 0)
+			unit_ring_one(w, s, WAITING_INPUT | WAITING_ROOM, 0);
+}
+
+void unit_log_ahead(struct worker *w, struct intent *in)
+{
+	if (!w->ahead)
+		return;
+	for (unsigned i = 0; i < in->n_out; i++)
+		arena_ask_ahead(w->a, (struct arena_handle){in->out[i].entry, in->out[i].gen});
+	for (bool waited = false; !all_ahead(w, in); waited = true) {
+		if (worker_order(w) == ORDER_STOP)
+			worker_leave(w, WORKER_EXIT_STOPPED);
+		if (waited)
+			worker_activity(w, ACTIVITY_UNREACHABLE,
+			                "waits until what it made is in the log");
+		ring_log(w);
+		worker_sleep(w, WAITING_LOG, NULL, 0, LINK_NET_NS, all_ahead, in);
+	}
+	worker_activity(w, ACTIVITY_WORKING, NULL);
 }

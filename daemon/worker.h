@@ -98,6 +98,7 @@ struct worker {
 	struct unit_output dead;
 	uint32_t dead_edge;
 	bool logged;       /* producer: its chunks go to the log first */
+	bool ahead;        /* its outputs are in the log before their commit */
 	bool bare;         /* this commit has a chunk without records, for its position */
 	uint64_t unstored; /* logged: the oldest commit the stage was told is not stored yet; 0:
 	                      none */
@@ -209,6 +210,8 @@ bool unit_log_replaying(const struct worker *w);
 int unit_log_carrier(struct worker *w);
 /* Puts the intent's patches behind its last chunk. */
 void unit_log_patches(struct worker *w, const struct intent *in);
+/* With w->ahead: waits until the intent's outputs are in the log. */
+void unit_log_ahead(struct worker *w, struct intent *in);
 /* For worker_sleep(): whether more is stored than the stage was told. */
 bool unit_log_news(struct worker *w, void *arg);
 

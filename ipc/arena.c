@@ -116,6 +116,19 @@ uint64_t arena_base(const struct arena *a, uint32_t entry)
 	                                                                                : f->base;
 }
 
+void arena_ask_ahead(struct arena *a, struct arena_handle h)
+{
+	uint64_t number = atomic_load_explicit(&a->numbers[h.entry], memory_order_relaxed);
+	atomic_store_explicit(&a->facts[h.entry].ahead, number, memory_order_release);
+}
+
+bool arena_is_ahead(const struct arena *a, uint32_t entry)
+{
+	uint64_t number = atomic_load_explicit(&a->numbers[entry], memory_order_relaxed);
+	return atomic_load_explicit(&a->facts[entry].carried_number, memory_order_acquire) ==
+	       number;
+}
+
 void arena_carried(struct arena *a, uint32_t entry, uint64_t number, uint64_t seq)
 {
 	struct arena_facts *f = &a->facts[entry];

@@ -126,7 +126,8 @@ struct arena_facts {
 	 * the log as this entry, which takes the place of its base. */
 	_Atomic uint64_t carried_number;
 	_Atomic uint64_t carried;
-	uint8_t pad[24];
+	_Atomic uint64_t ahead; /* number of a chunk that has to be in the log before its commit */
+	uint8_t pad[16];
 };
 _Static_assert(sizeof(struct arena_facts) == 128, "two cache lines");
 
@@ -422,6 +423,9 @@ bool arena_intact(const struct arena *a, uint32_t entry);
 bool arena_verified(const struct arena *a, uint32_t entry);
 /* The oldest entry of the log that is needed to make the chunk in @entry anew; 0: none is. */
 uint64_t arena_base(const struct arena *a, uint32_t entry);
+/* Asks for a sealed chunk to be written to the log before it is committed; whether it is. */
+void arena_ask_ahead(struct arena *a, struct arena_handle h);
+bool arena_is_ahead(const struct arena *a, uint32_t entry);
 /* Chunk @number, which was in @entry, stands in the log as entry @seq. Log's worker only. */
 void arena_carried(struct arena *a, uint32_t entry, uint64_t number, uint64_t seq);
 /* Gives back a FILLING entry unused. */

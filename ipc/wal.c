@@ -10,6 +10,7 @@
 #include "ipc/wal.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -339,6 +340,37 @@ int wal_append(struct wal *w, const struct wal_item *items, unsigned n)
 	return 0;
 }
 
+/* ---- repeats ---- */
+
+struct numbered {
+	uint64_t number, seq;
+};
+
+static int by_number(const void *a, const void *b)
+{
+	const struct numbered *x = a, *y = b;
+	if (x->number != y->number)
+		return x->number < y->number ? -1 : 1;
+	return x->seq < y->seq ? -1 : x->seq > y->seq;
+}
+
+int wal_find_repeated(struct wal *w, uint64_t from, uint64_t to)
+{
+	uint64_t n = 0;
+	struct numbered *p = calloc(to - from + 1, sizeof(*p));
+	if (!p)
+		return -ENOMEM;
+	for (uint64_t seq = from; seq < to; seq++)
+		if (wal_entry(w, seq))
+			p[n++] = (struct numbered){wal_entry(w, seq)->number, seq};
+	qsort(p, n, sizeof(*p), by_number);
+	for (uint64_t i = 1; i < n; i++)
+		if (p[i].number == p[i - 1].number)
+			w->index[p[i].seq % w->cap].flags |= WAL_REPEATED;
+	free(p);
+	return 0;
+}
+
 /* ---- checkpoints ---- */
 
 static uint32_t put_positions(const struct wal *w, struct wal_checkpoint *c, uint8_t *to)
@@ -389,6 +421,8 @@ int wal_checkpoint(struct wal *w)
 	if (w->failed)
 		return -EIO;
 	memcpy(c.id, w->id, sizeof(c.id));
+	memcpy(c.figures, w->figures, sizeof(c.figures));
+	c.figures_seq = w->figures_seq;
 	find_tail(w, &c.tail_seq, &c.tail_at);
 	memset(w->region_buf, 0, WAL_BLOCK);
 	c.bytes = put_positions(w, &c, w->region_buf);

@@ -41,6 +41,7 @@ enum {
 	WAL_POSITION_MAX = 65536, /* bytes of a position */
 	WAL_PATCHES_MAX = 16384,
 	WAL_GROUP_MAX = 16, /* entries written at once */
+	WAL_FIGURES = 16,
 };
 
 /* Bytes that an entry with @bytes of records takes at most, and a carried one with a short note. */
@@ -71,11 +72,12 @@ enum wal_mode {
 };
 
 enum {
-	WAL_LETTERS = 1 << 0, /* flags: these records are dead letters */
-	WAL_FRESH = 1 << 1,   /* what was known of the position before is void */
-	WAL_INLINE = 1 << 2,  /* the log's own: records stand behind the patches */
-	WAL_CARRIED = 1 << 3, /* written again: no new commit; the patches are the caller's note */
-	WAL_AGAIN = 1 << 4,   /* carried before it was handed on: it is a producer's chunk still */
+	WAL_LETTERS = 1 << 0,  /* flags: these records are dead letters */
+	WAL_FRESH = 1 << 1,    /* what was known of the position before is void */
+	WAL_INLINE = 1 << 2,   /* the log's own: records stand behind the patches */
+	WAL_CARRIED = 1 << 3,  /* written again: no new commit; the patches are the caller's note */
+	WAL_REPEATED = 1 << 5, /* only in memory: see wal_find_repeated() */
+	WAL_AGAIN = 1 << 4,    /* carried before it was handed on: it is a producer's chunk still */
 };
 
 /* A chunk to append. */
@@ -133,6 +135,8 @@ struct wal {
 	uint64_t need;    /* the oldest entry that is needed; the caller's to move on */
 	uint64_t reserve; /* bytes and entries that wal_room() leaves free: the caller's */
 	uint64_t reserve_entries;
+	/* the caller's, kept by checkpoints: figures as of the entries before figures_seq */
+	uint64_t figures[WAL_FIGURES], figures_seq;
 	uint64_t damaged;        /* entries found to be damaged since it was opened */
 	bool torn;               /* the last group was: it was never acknowledged, and is dropped */
 	struct wal_entry *index; /* by seq % cap */
@@ -168,6 +172,9 @@ const struct wal_entry *wal_entry(const struct wal *w, uint64_t seq);
 int wal_read(struct wal *w, const struct wal_entry *e, void *to);
 /* Reads the note of a carried entry, @size bytes of it. 0, WAL_E_CORRUPT, -errno. */
 int wal_note(struct wal *w, const struct wal_entry *e, void *to, uint32_t size);
+/* Marks all but the first of those entries of [@from, @to) that have the same number. 0 or -ENOMEM.
+ */
+int wal_find_repeated(struct wal *w, uint64_t from, uint64_t to);
 /* The first entry that begins at least @bytes behind the tail; the end when there is none. */
 uint64_t wal_behind(const struct wal *w, uint64_t bytes);
 /* The position of a producer, made when @make. NULL: there is none, or no room for one more. */

@@ -42,6 +42,7 @@ struct wal_checkpoint {
 	uint64_t generation, run;
 	uint64_t next_seq, next_at; /* positions are as of all entries before this one */
 	uint64_t tail_seq, tail_at; /* the oldest entry that is kept */
+	uint64_t figures[WAL_FIGURES], figures_seq;
 	uint32_t n, pad;
 	struct wal_saved saved[WAL_POSITIONS_MAX];
 };

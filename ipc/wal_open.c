@@ -447,6 +447,8 @@ static int read_all(struct wal *w)
 	if (r != 0)
 		return r;
 	w->generation = c.generation;
+	memcpy(w->figures, c.figures, sizeof(w->figures));
+	w->figures_seq = c.figures_seq;
 	w->tail_seq = c.tail_seq;
 	w->tail_at = c.tail_at;
 	w->next_seq = c.tail_seq;

@@ -86,6 +86,7 @@ enum {
 	STAGE_TRANSACTION = 1 << 2, /* consumer: has begin/finish/commit/committed of its own */
 	STAGE_OUTSIDE = 1 << 3,     /* talks to the outside: retry and timeout apply */
 	STAGE_CODEC = 1 << 4,       /* takes `codec:` and the codec's options; st->codec is set */
+	STAGE_HOLDS = 1 << 5,       /* step: gives out of its state what is nowhere else then */
 };
 
 /* stage_ops.needs: what a worker of this stage keeps when it is confined (everything else is given

@@ -483,7 +483,7 @@ static void aggregate_close(struct stage *st)
 const struct stage_ops aggregate_step = {
         .name = "aggregate",
         .kind = STAGE_STEP,
-        .flags = STAGE_STATEFUL,
+        .flags = STAGE_STATEFUL | STAGE_HOLDS,
         .help = "groups records and computes over each group",
         .example = "steps:\n"
                    "  - aggregate:\n"

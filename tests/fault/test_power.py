@@ -190,12 +190,18 @@ def test_power(disk, capsys):
             until(lambda: f"{goal} messages acknowledged, not {acked()}: {condition(box)}",
                   lambda: acked() >= goal)
             lose_power(box, disk)
+            told = acked() * LINES
             start(box)
+            books = until("the books", lambda: box.ask("audit"))
+            if not books["balanced"] or not told <= books["received"] <= 3 * space:
+                raise Wrong(f"{told} were acknowledged; books: {books}")
         until(lambda: f"all acknowledged, not {acked()} of {3 * per_client}: {condition(box)}",
               lambda: acked() == 3 * per_client)
         books = until(lambda: f"in flight and balanced: {box.ask('audit')}; log:\n{box.log()}",
                       lambda: settled(b := box.ask("audit")) and b)
         assert books["aside"] == 0
+        assert books["received"] == 3 * space, "the books have not gone on"
+        assert all(p["balanced"] for p in books["pipelines"])
         until(lambda: f"letters written: {box.ask('audit')}",
               lambda: (b := box.ask("audit")) and b["letters"] == b["dead"])
         assert box.stop() == 0

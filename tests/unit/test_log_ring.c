@@ -134,6 +134,49 @@ static void the_reserve_stays_free(void **state)
 	wal_close(&w);
 }
 
+/* Figures are as of the last checkpoint, whichever entries came since. */
+static void figures_are_kept(void **state)
+{
+	(void)state;
+	struct wal w;
+	fresh(&w, WAL_WRITE);
+	assert_int_equal(w.figures_seq, 0);
+	assert_int_equal(append(&w, 1, 3, 100), 0);
+	for (unsigned i = 0; i < WAL_FIGURES; i++)
+		w.figures[i] = 1000 + i;
+	w.figures_seq = w.next_seq;
+	assert_int_equal(wal_checkpoint(&w), 0);
+	w.figures[0] = 1; /* not on the disk */
+	assert_int_equal(append(&w, 4, 2, 100), 0);
+	for (enum wal_mode mode = WAL_READ; mode <= WAL_WRITE; mode++) {
+		reopen(&w, mode);
+		assert_int_equal(w.figures_seq, 4);
+		assert_int_equal(w.next_seq, 6);
+		for (unsigned i = 0; i < WAL_FIGURES; i++)
+			assert_int_equal(w.figures[i], 1000 + i);
+	}
+	wal_close(&w);
+}
+
+static void the_first_of_equals_counts(void **state)
+{
+	(void)state;
+	struct wal w;
+	static const uint64_t number[] = {5, 7, 5, 9, 7, 5};
+	static const bool repeated[] = {false, false, true, false, true, true};
+	fresh(&w, WAL_WRITE);
+	for (unsigned i = 0; i < 6; i++)
+		assert_int_equal(append(&w, number[i], 1, 100), 0);
+	assert_int_equal(wal_find_repeated(&w, 1, 7), 0);
+	for (unsigned i = 0; i < 6; i++)
+		assert_int_equal((wal_entry(&w, 1 + i)->flags & WAL_REPEATED) != 0, repeated[i]);
+	reopen(&w, WAL_WRITE); /* it is not on the disk */
+	assert_int_equal(wal_find_repeated(&w, 3, 5), 0);
+	for (unsigned i = 0; i < 6; i++)
+		assert_int_equal(wal_entry(&w, 1 + i)->flags & WAL_REPEATED, 0);
+	wal_close(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -141,6 +184,8 @@ int main(void)
 	        cmocka_unit_test(full_changes_nothing),
 	        cmocka_unit_test(what_is_carried_is_no_new_commit),
 	        cmocka_unit_test(the_reserve_stays_free),
+	        cmocka_unit_test(figures_are_kept),
+	        cmocka_unit_test(the_first_of_equals_counts),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
