@@ -222,6 +222,8 @@ static int host_reject(struct stage_host *h, const char *why, const void *input,
 	if (r < 0)
 		return r;
 	if (producer) {
+		/* what comes behind it may kill, too: then this one must be done with */
+		w->want_commit |= w->st.poison_in_hand;
 		w->book[is_replayer(w) ? BOOK_replayed : BOOK_received]++;
 		w->book[BOOK_records_in]++;
 		w->book[BOOK_bytes_in] += len;
@@ -246,7 +248,7 @@ static int host_position(struct stage_host *h, uint32_t off, const void *data, u
 	w->ranges[w->n_ranges].off = off;
 	w->ranges[w->n_ranges++].len = len;
 	w->range_bytes += len + 8;
-	w->want_commit =
+	w->want_commit |=
 	        w->n_ranges > UNIT_RANGES_MAX / 2 || w->range_bytes > ARENA_PATCHES_MAX / 2;
 	return 0;
 }

@@ -55,10 +55,10 @@ struct codec_ops {
 	bool has_prologue;
 	/* Reads the header. Bytes it took (> 0), 0: needs more, or -EINVAL. */
 	int64_t (*prologue)(struct codec *c, const uint8_t *p, size_t len);
-	/* The first byte behind the record that begins at @p, found without decoding it; NULL: not
-	 * before @end. Asked for a record that kills who decodes it. Optional: without it a line is
-	 * a record. */
-	const uint8_t *(*behind)(const uint8_t *p, const uint8_t *end);
+	/* The first byte behind the record that begins at @w->p, found without decoding it (@w is
+	 * not changed); NULL: not before its end. Asked for a record that kills who decodes it.
+	 * Optional: without it a line is a record. */
+	const uint8_t *(*behind)(struct codec *c, const struct codec_window *w);
 	/* Next record of @w into [out, out+room); its bytes go to *@len. Returns codec_error or
 	 * -errno. */
 	int (*decode)(struct codec *c, struct codec_window *w, uint8_t *out, size_t room,

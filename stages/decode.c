@@ -105,22 +105,39 @@ static bool is_poison(const struct decode_run *d)
 	       identity(d->w) == st->poison_input;
 }
 
-/* Sets the input at w->p aside without looking into it: the record where the codec can tell its
- * end, else the line. */
+/* Behind the input at w->p: the record where the codec can tell its end, else the line. Who looked
+ * for that end may have died of it, too: then it is the line. NULL: not in this window. */
+static const uint8_t *behind_poison(const struct decode_run *d)
+{
+	struct stage *st = d->st;
+	const struct codec_window *w = d->w;
+	const struct codec_ops *ops = st->codec->ops;
+	if (ops->behind && st->poison_count <= st->max_attempts) {
+		take_in_hand(st, identity(w));
+		const uint8_t *p = ops->behind(st->codec, w);
+		take_in_hand(st, STAGE_HAND_NONE);
+		return p;
+	}
+	const uint8_t *nl = memchr(w->p, '\n', (size_t)(w->end - w->p));
+	return nl ? nl + 1 : NULL;
+}
+
+/* Sets the input at w->p aside without looking into it. Positive: its end is not here yet. */
 static int reject_poison(const struct decode_run *d)
 {
 	struct stage *st = d->st;
 	struct codec_window *w = d->w;
-	const struct codec_ops *ops = st->codec->ops;
-	const uint8_t *nl = memchr(w->p, '\n', (size_t)(w->end - w->p));
-	const uint8_t *behind = ops->behind ? ops->behind(w->p, w->end) : nl ? nl + 1 : NULL;
+	const uint8_t *behind = behind_poison(d);
 	char why[STAGE_WHY_MAX];
+	if (!behind && !w->last)
+		return CODEC_E_MORE;
 	snprintf(why, sizeof(why), "it killed the worker that decoded it %u times: %s",
 	         st->poison_count,
 	         st->poison_signal ? strsignal((int)st->poison_signal) : "no signal");
 	w->bad = w->p;
 	w->p = behind ? behind : w->end;
-	w->bad_len = (size_t)(w->p - w->bad) - (nl && behind == nl + 1);
+	w->bad_len = (size_t)(w->p - w->bad);
+	w->bad_len -= st->codec->ops->text && w->bad_len && w->p[-1] == '\n';
 	w->why = why;
 	st->poison_in_hand = true;
 	int r = reject(d);
@@ -157,8 +174,8 @@ int stage_decode(struct stage *st, struct codec_window *w, const char *at,
 		size_t len = 0;
 		if (is_poison(&d)) {
 			int p = reject_poison(&d);
-			if (p < 0)
-				return p;
+			if (p != 0)
+				return p < 0 ? p : 0;
 			continue;
 		}
 		int r = decode_one(&d, &len);

@@ -519,6 +519,23 @@ static int csv_record(struct codec *c, struct codec_window *w, const struct csv_
 	return CODEC_E_OK;
 }
 
+static const uint8_t *csv_row_end(struct codec *c, const struct codec_window *w)
+{
+	struct csv *st = c->state;
+	struct codec_window at = *w;
+	struct csv_row row;
+	uint64_t line = st->line;
+	int r = csv_row(c, &at, &row);
+	if (r == CODEC_E_MORE) {
+		st->line = line; /* it will be asked again */
+		return NULL;
+	}
+	if (r != CODEC_E_OK)
+		return at.p;
+	st->line += st->line ? row.lines : 0;
+	return row.next;
+}
+
 static int csv_decode(struct codec *c, struct codec_window *w, uint8_t *out, size_t room,
                       size_t *len)
 {
@@ -558,6 +575,7 @@ const struct codec_ops codec_csv = {
         .reset = csv_reset,
         .has_prologue = true,
         .prologue = csv_prologue,
+        .behind = csv_row_end,
         .decode = csv_decode,
         .head = csv_head,
         .encode = csv_encode,

@@ -330,6 +330,21 @@ static int deb822_decode(struct codec *c, struct codec_window *w, uint8_t *out, 
 	}
 }
 
+static const uint8_t *deb822_behind(struct codec *c, const struct codec_window *w)
+{
+	const struct deb822 *st = c->state;
+	struct codec_window at = *w;
+	struct deb822_line l = {.next = NULL};
+	if (st->skip || !deb822_seek(c, &at))
+		return NULL;
+	while (at.p < at.end && deb822_read_line(at.p, at.end, at.last, &l)) {
+		at.p = l.next;
+		if (l.blank)
+			return at.p;
+	}
+	return NULL;
+}
+
 const struct codec_ops codec_deb822 = {
         .name = "deb822",
         .help = "paragraphs of Key: value lines, as in Debian's package indexes",
@@ -339,6 +354,7 @@ const struct codec_ops codec_deb822 = {
         .open = deb822_open,
         .close = deb822_close,
         .reset = deb822_reset,
+        .behind = deb822_behind,
         .decode = deb822_decode,
         .encode = deb822_encode,
         .text = true,

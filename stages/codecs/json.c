@@ -233,6 +233,22 @@ static int json_decode(struct codec *c, struct codec_window *w, uint8_t *out, si
 	}
 }
 
+static const uint8_t *json_behind(struct codec *c, const struct codec_window *w)
+{
+	struct json_state s = *(const struct json_state *)c->state; /* a look changes nothing */
+	struct codec_window at = *w;
+	int answer;
+	if (!find_start(&s, &at, &answer))
+		return NULL;
+	struct json_parse j = {.p = at.p, .end = at.end, .last = at.last};
+	bool whole = *at.p == '{' || *at.p == '[';
+	answer = whole ? json_skip(&j) : JSON_BAD;
+	if (answer == JSON_OK)
+		return j.p;
+	const uint8_t *nl = answer == JSON_MORE ? NULL : line_end(j.p, at.end);
+	return nl ? nl + 1 : NULL;
+}
+
 static int json_encode(struct codec *c, const uint8_t *rec, size_t len, struct buf *out)
 {
 	return json_write(out, rec, len, &c->why);
@@ -245,6 +261,7 @@ const struct codec_ops codec_json = {
         .open = json_open,
         .close = json_close,
         .reset = json_reset,
+        .behind = json_behind,
         .decode = json_decode,
         .encode = json_encode,
         .text = true,

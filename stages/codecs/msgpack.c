@@ -323,8 +323,10 @@ static int msgpack_encode(struct codec *c, const uint8_t *rec, size_t len, struc
 	return buf_add(out, rec, len);
 }
 
-static const uint8_t *msgpack_behind(const uint8_t *p, const uint8_t *end)
+static const uint8_t *msgpack_behind(struct codec *c, const struct codec_window *w)
 {
+	const uint8_t *p = w->p, *end = w->end;
+	(void)c;
 	return mp_skip(p, end);
 }
 
