@@ -35,7 +35,7 @@
 #include "ipc/stats.h"
 
 enum {
-	ARENA_LAYOUT = 5, /* raise on every change of a shared struct */
+	ARENA_LAYOUT = 6, /* raise on every change of a shared struct */
 	ARENA_EDGES_MAX = 64,
 	ARENA_WORKERS_MAX = 250,
 	ARENA_NAME_MAX = 64,    /* a stage's name with its NUL */
