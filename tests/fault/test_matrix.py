@@ -105,7 +105,7 @@ SCENARIOS = [
     Scenario("durable", Durable(6000), only=lambda role, point: role == "log" or point.startswith("log_")),
     Scenario("power lost", Durable(6000), run=matrix.lose_power,
              only=lambda role, point: role == "log" or point == "log_rebuild"),
-    Scenario("new geometry", Job(100000), only=by_master, run=matrix.new_geometry),
+    Scenario("new geometry", Job(300000), only=by_master, run=matrix.new_geometry),
 ]
 
 hit = {}
