@@ -158,7 +158,7 @@ SCENARIOS = [
     Scenario("one stands still", StandsStill(6000), only=lambda role, point: role == "log" and point.startswith("log_")),
     Scenario("power lost, one stands still", StandsStill(6000), run=matrix.lose_power_there,
              only=lambda role, point: role == "log" and point.startswith("log_")),
-    Scenario("new geometry", Job(100000), only=by_master, run=matrix.new_geometry),
+    Scenario("new geometry", Job(300000), only=by_master, run=matrix.new_geometry),
 ]
 
 hit = {}

@@ -127,8 +127,8 @@ static void test_interpreter(void **state)
 	                                    "zzab1",
 	                                    "bb123",
 	                                    "",
-	                                    "\xc3\xa4"
-	                                    "a77",
+	                                    ("\xc3\xa4"
+	                                     "a77"),
 	                                    "a1x",
 	                                    "cx",
 	                                    "\xff",
