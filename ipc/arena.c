@@ -75,6 +75,9 @@ int arena_acquire(struct arena *a, uint32_t w, uint32_t edge, struct arena_handl
 		if (!word_swap(a, room.entry, room.seen, to))
 			continue; /* somebody was faster: look again */
 		FAULT(acquire_taken);
+		/* it may still ask for what it held before, and would hold the log's tail there */
+		if (atomic_load_explicit(&a->facts[room.entry].ahead, memory_order_relaxed))
+			atomic_store_explicit(&a->facts[room.entry].ahead, 0, memory_order_relaxed);
 		*out = (struct arena_handle){room.entry, to.gen};
 		return 0;
 	}

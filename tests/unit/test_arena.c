@@ -114,6 +114,34 @@ static void test_quota_and_reserve(void **state)
 	drop(&a, fd);
 }
 
+/* What stands in the log again is a chunk's, not its entry's: the next chunk there knows nothing of
+ * it, and asks for nothing. */
+static void test_base(void **state)
+{
+	(void)state;
+	struct arena a;
+	struct arena_handle h;
+	struct arena_facts f = {.records = 1, .bytes = 10, .base = 7};
+	int fd = make(&a);
+	for (unsigned round = 0; round < 3; round++) {
+		assert_int_equal(arena_acquire(&a, 0, 0, &h), 0);
+		assert_int_equal(atomic_load(&a.facts[h.entry].ahead), 0);
+		arena_seal(&a, h, &f);
+		uint64_t number = atomic_load(&a.numbers[h.entry]);
+		assert_int_equal(arena_base(&a, h.entry), 7);
+		assert_false(arena_is_ahead(&a, h.entry));
+		arena_ask_ahead(&a, h);
+		assert_int_equal(atomic_load(&a.facts[h.entry].ahead), number);
+		arena_carried(&a, h.entry, number - 1, 5); /* meant for another: too late */
+		assert_int_equal(arena_base(&a, h.entry), 7);
+		arena_carried(&a, h.entry, number, 90 + round);
+		assert_int_equal(arena_base(&a, h.entry), 90 + round);
+		assert_true(arena_is_ahead(&a, h.entry));
+		arena_drop(&a, 0, h);
+	}
+	drop(&a, fd);
+}
+
 static void test_oldest_first(void **state)
 {
 	(void)state;
@@ -315,6 +343,7 @@ int main(void)
 	        cmocka_unit_test(test_later_edge_has_its_own),
 	        cmocka_unit_test(test_what_is_no_arena),
 	        cmocka_unit_test(test_quota_and_reserve),
+	        cmocka_unit_test(test_base),
 	        cmocka_unit_test(test_oldest_first),
 	        cmocka_unit_test(test_position_and_figures),
 	        cmocka_unit_test(test_attempts),
