@@ -195,7 +195,13 @@ def reload_and_end(d, text):
     """Reloads, and waits until the producer and the consumer have come to their ends again."""
     d.write_config(text)
     d.sluicectl("reload").check_returncode()
-    d.wait_for(lambda: all(d.stage(s)["state"] == "ended" for s in ("in", "out")), what="the ends")
+    d.wait_for(lambda: at_end(d), what="the ends")
+
+
+def at_end(d):
+    """Both have ended, and nothing is on the way that would wake the consumer again."""
+    return all(d.stage(s)["state"] == "ended" for s in ("in", "out")) and all(
+        e["queued"] == 0 for e in d.status()["edges"] if e["name"].endswith("->out"))
 
 
 def test_an_end_outlasts_reloads(daemon):
@@ -236,7 +242,7 @@ def test_an_end_outlasts_a_new_start(daemon):
         d.stop()
         d.write_config(head + once(graph))
         d.start()
-        d.wait_for(lambda: all(d.stage(s)["state"] == "ended" for s in ("in", "out")), what="the ends")
+        d.wait_for(lambda: at_end(d), what="the ends")
         assert ids(d.dir / "out.ndjson") == list(range(1000)), f"read again after a start with: {graph}"
 
 
