@@ -347,6 +347,16 @@ static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg)
 	return 0;
 }
 
+void children_reap(struct master *m, uint32_t slot)
+{
+	struct child *c = &m->children[slot];
+	siginfo_t info = {0};
+	if (c->state != CHILD_RUNNING || c->pid <= 0 ||
+	    waitid(P_PID, (id_t)c->pid, &info, WEXITED | WNOHANG) < 0 || !info.si_pid)
+		return;
+	on_child_exit(NULL, &info, c);
+}
+
 /* ---- orders ---- */
 
 void children_order(struct master *m, uint32_t slot, enum worker_order order)

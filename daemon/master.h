@@ -198,6 +198,9 @@ void children_order(struct master *m, uint32_t slot, enum worker_order order);
 /* Starts it again after its back-off. */
 void children_restart_later(struct master *m, uint32_t slot);
 void children_kill(struct master *m, uint32_t slot, bool for_stall);
+/* Reaps and repairs a worker whose end the event loop was not told of: one that died while somebody
+ * traced it, and was let go after that (libsystemd then looks once, too early). */
+void children_reap(struct master *m, uint32_t slot);
 /* Once a second: stalls, memory limits, figures from /proc. */
 void children_check(struct master *m, int64_t now);
 /* Proportional set size of a process in bytes, read now (it costs the kernel a walk); 0: gone. */

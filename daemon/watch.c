@@ -144,6 +144,7 @@ void children_check(struct master *m, int64_t now)
 	forgive_absence(m, now);
 	for (uint32_t w = 0; w < m->arena.workers; w++) {
 		struct child *c = &m->children[w];
+		children_reap(m, w);
 		if (c->state != CHILD_RUNNING)
 			continue;
 		check_stall(m, w, now);

@@ -1,10 +1,16 @@
 """kill -9 of workers while records flow: nothing lost, nothing doubled, the siblings never stop."""
 import os
+import pathlib
 import random
 import signal
+import subprocess
+import sys
 import time
 
+import pytest
+
 import box
+from conftest import wait_for
 
 KILL_EVERY = 0.05
 RECORDS = int(os.environ.get("SLUICE_KILL_RECORDS", "2000000"))
@@ -106,3 +112,34 @@ for line in sys.stdin:
     assert [r["seq"] for r in box.ndjson(d.dir / "out.jsonl")] == [i for i in range(500) if i != 250]
     letter, = d.dead_letters()
     assert letter["input"]["seq"] == 250
+
+
+TRACER = """
+import ctypes, signal, sys
+SEIZE = 0x4206
+print(ctypes.CDLL(None).ptrace(SEIZE, int(sys.argv[1]), 0, 0), flush=True)
+signal.pause()
+"""
+
+
+def test_one_that_dies_while_somebody_traces_it(daemon):
+    """Its end cannot be seen before the tracer lets go, and nobody tells the master then: it looks itself."""
+    d = daemon("""
+producers:
+  gen: {type: generate, rate: 1000, record: {seq: =seq}}
+consumers:
+  out: {type: 'null'}
+""", expect=[r"worker out\[0\] \(pid \d+\): killed by Killed"])
+    victim = next(p for (stage, _), p in d.pids().items() if stage == "out")
+    with subprocess.Popen([sys.executable, "-c", TRACER, str(victim)], stdout=subprocess.PIPE, text=True) as tracer:
+        try:
+            if tracer.stdout.readline().strip() != "0":
+                pytest.skip("tracing is not allowed here")
+            os.kill(victim, signal.SIGKILL)
+            wait_for(lambda: "Z (zombie)" in pathlib.Path(f"/proc/{victim}/status").read_text(), what="its end")
+        finally:
+            tracer.kill()
+    d.wait_for(lambda: next(p for (stage, _), p in d.pids().items() if stage == "out") not in (0, victim),
+               what="another in its place")
+    before = d.stats("out")["records_in"]
+    d.wait_for(lambda: d.stats("out")["records_in"] > before, what="it to go on")
