@@ -37,10 +37,13 @@ int64_t nap_take(struct nap *n)
 	n->napped = n->left > 0;
 	if (!n->napped)
 		return 0;
-	if (n->found)
+	if (n->found) {
 		t = n->length > STEP ? n->length : STEP;
-	else if (n->length + STEP < n->most)
-		n->length += STEP;
+		n->early = false;
+	} else if (!n->early && n->length + STEP < n->most) {
+		n->length += STEP; /* once: one chunk that is late says little */
+		n->early = true;
+	}
 	n->found = false;
 	n->left -= t;
 	if (n->left <= 0)

@@ -23,6 +23,7 @@ struct nap {
 	unsigned doorbell; /* chunks still to be waited for with doorbells */
 	bool napped;       /* the last wait was a nap, and ... */
 	bool found;        /* ... a chunk was there */
+	bool early;        /* the first nap for the chunk that is to come was too short */
 };
 
 /* For a stage behind producers whose shortest linger is @linger ns. */
