@@ -11,7 +11,7 @@ import time
 
 import goals
 from measure import Process, until, words
-from sluice import BENCH, CLEAN, SMALL, TRANSPORT, config, finished, sluiced, started
+from sluice import BENCH, CLEAN, REWRITE, SMALL, TRANSPORT, config, finished, sluiced, started
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LOAD, LOOP, WIRE = (os.path.join(BENCH, name) for name in ("load", "loop", "wire"))
@@ -304,8 +304,10 @@ FED = [
 ]
 
 TRANSPORTED = [
-    Contender("sluice", "transport", sluice_file(None, TRANSPORT, BIG, GENERATE, TO_NULL), 5, note="buffers of 1 MiB"),
-    Contender("sluice, default buffers", "transport", sluice_file(None, TRANSPORT, SMALL, GENERATE, TO_NULL), 5, note="256 KiB"),
+    Contender("sluice", "transport", sluice_file(None, REWRITE, BIG, GENERATE, TO_NULL), 8, note="buffers of 1 MiB"),
+    Contender("sluice, default buffers", "transport", sluice_file(None, REWRITE, SMALL, GENERATE, TO_NULL), 8, note="256 KiB"),
+    Contender("sluice, a time added as well", "transport", sluice_file(None, TRANSPORT, BIG, GENERATE, TO_NULL), 8,
+              note="buffers of 1 MiB"),
 ]
 
 RAW1, RAW100, RAW64K = (f"raw libzmq, {what} a message" for what in ("1 record", "100 records", "64 KiB"))

@@ -13,7 +13,7 @@ TITLES = {
     "J1": "J1: lines from file to file, untouched",
     "J2": "J2: NDJSON from file to file: parse, filter, set three fields, write",
     "J3": "J3: as J2, the input over a socket",
-    "transport": "Transport: generate -> set, upper -> null, one worker each, no codec",
+    "transport": "Transport: generate -> set -> null, each record of 100 bytes rewritten, one worker each, no codec",
     "ingest": "Ingest over ZeroMQ into null, msgpack records of 100 bytes",
 }
 COLUMNS = [

@@ -9,6 +9,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 BUILD = os.path.join(TOP, "build")
 BENCH = os.path.join(BUILD, "bench")
 CLEAN = "steps: [filter: {level: {not: debug}}, set: {processed_at: =now(), hash: =xxh64(msg), service: =upper(service)}]"
+REWRITE = "steps: [set: {service: =upper(service)}]"
 TRANSPORT = "steps: [set: {at: =now(), service: =upper(service)}]"
 SMALL = "size: 16MiB"
 
