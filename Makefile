@@ -41,7 +41,7 @@ OBJ := $(SRC:%.c=$(BUILD)/obj/%.o)
 MAIN_OBJ := $(MAINS:%.c=$(BUILD)/obj/%.o)
 LIB := $(BUILD)/libsluice.a
 UNIT := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
-BENCH_BIN := $(addprefix $(BUILD)/bench/,input loop load wire)
+BENCH_BIN := $(addprefix $(BUILD)/bench/,input loop load wire checked)
 FUZZ := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 # the sanitizers stop at the first find; a worker that leaves by _exit has nothing to report
@@ -197,10 +197,10 @@ $(BUILD)/bench/hot: tests/bench/hot.c $(LIB) | $(STAMP) $(BUILD)/pkg.libs
 	$(call TELL,LINK $@)
 	$(Q)$(COMPILE) $(NOTE) $< $(LIB) $(LDFLAGS) -o $@ $(LINK_LIBS)
 
-$(BENCH_BIN): $(BUILD)/bench/%: tests/bench/%.c | $(STAMP)
+$(BENCH_BIN): $(BUILD)/bench/%: tests/bench/%.c | $(STAMP) bench-deps
 	@mkdir -p $(@D)
 	$(call TELL,LINK $@)
-	$(Q)$(CC) -std=c17 -D_GNU_SOURCE -O2 -g $(WARN) $< -o $@ -lzmq -lxxhash
+	$(Q)$(CC) -std=c17 -D_GNU_SOURCE -O2 -g $(WARN) $< -o $@ -lzmq -lxxhash $(if $(findstring checked,$@),-lyajl)
 
 budget: $(BUILD)/bench/hot | $(STAMP_CHECK) ## instructions of the hot loops against tests/bench/budget.txt
 	@$(PY) tests/bench/test_budget.py $<

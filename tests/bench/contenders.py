@@ -14,7 +14,7 @@ from measure import Process, until, words
 from sluice import BENCH, CLEAN, REWRITE, SMALL, TRANSPORT, config, finished, sluiced, started
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-LOAD, LOOP, WIRE = (os.path.join(BENCH, name) for name in ("load", "loop", "wire"))
+LOAD, LOOP, WIRE, CHECKED = (os.path.join(BENCH, name) for name in ("load", "loop", "wire", "checked"))
 RIVALS = os.path.join(HERE, "rivals")
 PY = "/usr/bin/python3"
 FLUENT_BIT = os.environ.get("FLUENT_BIT", "FLUENT_BIT=")
@@ -280,6 +280,7 @@ LINES = [
 CLEANED = [
     Contender("sluice", "J2", sluice_file("json", CLEAN)),
     Contender("C loop", "J2", batch([LOOP, "clean", "{in}", "{out}"]), note="limit; checks nothing"),
+    Contender("C loop over yajl", "J2", batch([CHECKED, "{in}", "{out}"]), note="limit; checks JSON and UTF-8"),
     Contender("mawk", "J2", batch(["mawk", "-f", f"{RIVALS}/clean.awk", "{in}"], stdout=True), 0.5, "mawk", "no parser, no hash"),
     Contender("jq", "J2", batch(["jq", "-c", "-f", f"{RIVALS}/clean.jq", "{in}"], stdout=True), 0.05, "jq", "no hash"),
     Contender("Node", "J2", batch(["node", f"{RIVALS}/stream.js", "clean", "{in}", "{out}"]), 0.25, "node", "MD5", peer=True),
