@@ -78,7 +78,7 @@ class Storm:
         self.box.start()
 
     def hurt(self, whom=None, how=None):
-        """Hurts somebody. Returns (pid, None for the whole daemon or the slot, commits before), or None."""
+        """Hurts somebody. Returns (pid, None for the whole daemon or the slot, the stage's commits before), or None."""
         whom = whom or self.random.choice(("src", "clean", "out", "db", "master", "all"))
         how = how or self.random.choices((signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP), (8, 3, 1))[0]
         if how == signal.SIGSTOP and whom in ("master", "all"):
@@ -99,7 +99,7 @@ class Storm:
             w = self.random.choice(mine)
             if not self.box.signal(w["pid"], how):
                 return None
-            hurt = (w["pid"], w["slot"], w["commits"])
+            hurt = (w["pid"], w["slot"], sum(x["commits"] for x in mine))
             if how == signal.SIGSTOP:
                 time.sleep(2)  # this is the fault: two seconds of silence
                 self.box.signal(w["pid"], signal.SIGCONT)
@@ -109,13 +109,17 @@ class Storm:
         return hurt
 
     def recovered(self, hurt, since):
-        """Waits until the one that was hurt commits again (the whole: its file consumer). Seconds it took."""
+        """
+        Waits until another is in its place and its stage has committed again (the whole: its file consumer has; a
+        sibling may have taken all there was to do). Seconds it took.
+        """
         def again():
             self.revive()
-            for w in self.box.workers():
-                if w["slot"] == hurt[1] or (hurt[1] is None and w["stage"] == "out"):
-                    return w["pid"] != hurt[0] and w["commits"] > hurt[2] and w["commits"] > self.before.get(w["pid"], -1)
-            return False
+            found = self.box.workers()
+            if hurt[1] is None:
+                return any(w["stage"] == "out" and w["commits"] > self.before.get(w["pid"], -1) for w in found)
+            new = next((w for w in found if w["slot"] == hurt[1] and w["pid"] != hurt[0]), None)
+            return new and sum(w["commits"] for w in found if w["stage"] == new["stage"]) > hurt[2]
         self.before = {}
         if hurt[1] is None:  # commit numbers go on across a restart: note where the new one begins
             oracle.until("the daemon to answer", lambda: self.revive() or self.box.workers("out"))
