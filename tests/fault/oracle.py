@@ -388,14 +388,24 @@ def settled(books):
     return bool(books) and books.get("in_flight") == 0 and books["letters"] == books["dead"]
 
 
-def lines_ids(path, key="id"):
+def each_line(path, key="id"):
     with open(path, "rb") as f:
-        return [json.loads(line)[key] for line in f]
+        for line in f:
+            yield json.loads(line)[key]
+
+
+def each_row(path):
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        for row in db.execute("select id from t"):
+            yield row[0]
+
+
+def lines_ids(path, key="id"):
+    return list(each_line(path, key))
 
 
 def table_ids(path):
-    with contextlib.closing(sqlite3.connect(path)) as db:
-        return [r[0] for r in db.execute("select id from t")]
+    return list(each_row(path))
 
 
 def check_ids(where, got, want):

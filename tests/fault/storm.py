@@ -6,6 +6,7 @@ killed, stopped or crashed; at the end each record that was acknowledged, and ea
 is at each end once, or once among the dead letters of what lies before that end.
 """
 
+import itertools
 import json
 import random
 import signal
@@ -148,21 +149,35 @@ class Storm:
         return books
 
     def check(self, books):
-        sent = {c * 10**9 + i for c, client in enumerate(self.clients) for i in range(client.count * A_MESSAGE)}
         aside = {}
         for x in self.box.letters():
             record = x["input"] if isinstance(x["input"], dict) else json.loads(x["input"])
             aside.setdefault(x["stage"].split("/")[0], []).append(record["id"])
         before = aside.get("src", []) + aside.get("clean", [])
-        for stage, ids in (("out", oracle.lines_ids(self.box.path("out.jsonl"))),
-                           ("db", oracle.table_ids(self.box.path("out.db")))):
-            oracle.check_ids(stage, ids + before + aside.get(stage, []), sent)
-        if not books["balanced"] or books["received"] != len(sent):
-            raise Wrong(f"books: {books}, sent {len(sent)}")
+        sent = [client.count * A_MESSAGE for client in self.clients]
+        for stage, ids in (("out", oracle.each_line(self.box.path("out.jsonl"))),
+                           ("db", oracle.each_row(self.box.path("out.db")))):
+            self.check_once(stage, itertools.chain(ids, before, aside.get(stage, [])), sent)
+        if not books["balanced"] or books["received"] != sum(sent):
+            raise Wrong(f"books: {books}, sent {sum(sent)}")
         held = self.box.held_entries()
         if held:
             raise Wrong(f"entries leaked: {held}")
-        return len(sent), sum(len(x) for x in aside.values())
+        return sum(sent), sum(len(x) for x in aside.values())
+
+    @staticmethod
+    def check_once(where, ids, sent):
+        """Each of the records @sent (how many, by client) once. A byte a record: a soak sends a hundred million."""
+        seen = [bytearray(n) for n in sent]
+        for i in ids:
+            client, at = divmod(i, 10**9)
+            if not (client < len(seen) and at < sent[client]):
+                raise Wrong(f"{where}: {i} is strange")
+            seen[client][at] += 1
+        lost = [c * 10**9 + b.index(0) for c, b in enumerate(seen) if 0 in b]
+        if lost or any(b.count(1) != len(b) for b in seen):
+            raise Wrong(f"{where}: lost {sum(b.count(0) for b in seen)}, the first {lost}; more than once "
+                        f"{sum(len(b) - b.count(0) - b.count(1) for b in seen)}")
 
 
 def quantile(values, q):
