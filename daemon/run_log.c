@@ -373,7 +373,7 @@ static int obey(struct log_run *l)
 static int one_step(struct log_run *l)
 {
 	int r = l->n_taken ? 0 : keep_room(l);
-	if (r == 0)
+	if (r == 0 && !l->n_taken) /* else it would take the room of what is in hand */
 		r = log_ahead(l);
 	if (r < 0)
 		return r;

@@ -145,6 +145,7 @@ static void note_record(struct worker *w, struct unit_output *out, size_t len)
 	out->records++;
 	if (!w->born)
 		w->born = w->lingers ? w->lingers : clock_monotonic();
+	w->lingers = 0; /* it is this chunk's alone */
 	for (unsigned i = 0; i < out->n_edges; i++) {
 		w->book[BOOK_dropped] += out->missing[i];
 		w->book[BOOK_records_out] += !out->missing[i];

@@ -286,7 +286,9 @@ static int greet(struct router *ro)
 	for (unsigned i = 0; i < CLIENTS_MAX; i++) {
 		const struct client *cl = &ro->clients.slot[i];
 		struct session *s = &ro->session[i];
-		if (!cl->id_len || cl->id_len == CLIENTS_HASHED || s->id_len || !settled(ro, i))
+		/* one that is bound to a key has to show it first */
+		if (!cl->id_len || cl->id_len == CLIENTS_HASHED || cl->key || s->id_len ||
+		    !settled(ro, i))
 			continue;
 		int r = say_ready_to(ro, i, cl->id, cl->id_len);
 		if (r < 0)
