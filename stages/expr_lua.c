@@ -306,13 +306,13 @@ static bool is_word(const char *p, size_t n, const char *const *words)
 }
 
 /* Lua's own words, which are no fields even when they are not called. */
-static bool stays(const char *p, size_t n)
+static bool lua_word(const char *p, size_t n)
 {
 	static const char *const words[] = {
 	        "and",    "or",    "not",    "nil",    "true",  "false", "function", "end",
 	        "if",     "then",  "else",   "elseif", "for",   "in",    "do",       "while",
 	        "repeat", "until", "return", "local",  "break", "goto",  NULL};
-	return is_word(p, n, words) || expr_parse_constant(p, n);
+	return is_word(p, n, words);
 }
 
 /* Whether what follows makes the name before it a call, or a key of a table. */
@@ -333,12 +333,13 @@ static int rewrite_name(struct rewriter *w)
 	const char *q = w->p;
 	while (q < w->end && name_char(*q))
 		q++;
-	if (w->before == '.' || w->before == ':' || w->plain || stays(w->p, (size_t)(q - w->p)))
+	if (w->before == '.' || w->before == ':' || w->plain || lua_word(w->p, (size_t)(q - w->p)))
 		return copy(w, q);
 	while (q + 1 < w->end && *q == '.' && name_start(q[1]))
 		for (q++; q < w->end && name_char(*q);)
 			q++;
-	if (called_or_key(q, w->end) || stays(w->p, (size_t)(q - w->p)))
+	/* a constant by its whole name: `null.x` is a field, as in the tree */
+	if (called_or_key(q, w->end) || expr_parse_constant(w->p, (size_t)(q - w->p)))
 		return copy(w, q);
 	int r = buf_add_str(w->out, " F\"");
 	if (r == 0)
