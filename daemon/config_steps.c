@@ -1,18 +1,25 @@
 /*
  * The configuration of a transformer's steps: a list of one-key maps, `- filter: {...}`.
  *
- * The hard idea: a step's value may be a map that its table describes, or a short form that only
- * the step understands (`- filter: level == "error"`, `- dedupe: id`). The table is asked when the
- * value is a map and the step has one; the step's own check() sees the value always, unless a
- * required option is missing from the map, which was complained about then. A bare `- name` is a
- * step without options.
+ * The hard idea: a step's value may be a map that its table describes; something else that stands
+ * for one option of that table (`- dedupe: id`); or, for a step without a table, a form that only
+ * the step understands (`- filter: level == "error"`). The step's own check() sees the value, the
+ * second kind as a map, unless a required option is missing, which was complained about then. A
+ * bare `- name` is a step without options.
  *
  * A step that has outputs of its own (route) gives them to the transformer; one step may.
  */
 #include "daemon/config_parts.h"
 
+/* {bare: value}; NULL: no memory. */
+static const struct node *as_map(struct yaml_tree *t, const char *bare, const struct node *value)
+{
+	struct node *map = yaml_map(t, value), *key = yaml_string(t, value, bare);
+	return map && key && yaml_add(t, map, key, (struct node *)value) == 0 ? map : NULL;
+}
+
 /* The options of one step from @value. */
-static void step_options(struct chain_step *step, void *config, const struct node *key,
+static void step_options(struct yaml_tree *tree, struct chain_step *step, void *config,
                          const struct node *value, struct complaints *c)
 {
 	const struct stage_ops *ops = step->ops;
@@ -20,15 +27,19 @@ static void step_options(struct chain_step *step, void *config, const struct nod
 	unsigned before = c->count;
 	if (value->bad)
 		return;
-	if (ops->options && (value->kind == NODE_MAP || nothing))
+	if (ops->options && value->kind != NODE_MAP && !nothing) {
+		const struct node *map = ops->bare ? as_map(tree, ops->bare, value) : NULL;
+		if (!map) {
+			complain(c, value, "%s: expected a map of options, got %s", ops->name,
+			         node_describe(value));
+			return;
+		}
+		value = map;
+	}
+	if (ops->options)
 		option_parse(ops->options, value, NULL, config, c);
-	else if (ops->options)
-		option_parse(ops->options, NULL, NULL, config,
-		             c); /* a short form: check reads it */
 	else if (!ops->check && !nothing && !(value->kind == NODE_MAP && value->n == 0))
 		complain(c, value, "%s: takes no options", ops->name);
-	if (!ops->check && ops->options && value->kind != NODE_MAP && !nothing)
-		complain(c, value, "%s: expected a map, got %s", key->text, node_describe(value));
 	bool whole = c->count == before || !config_any_required(ops->options);
 	if (ops->check && whole)
 		ops->check(config, value, c);
@@ -93,7 +104,7 @@ static void add_step(struct config *cfg, struct config_stage *s, const struct no
 	*step = (struct chain_step){.ops = ops, .config = config};
 	s->stateful = s->stateful || (ops->flags & STAGE_STATEFUL);
 	unsigned before = c->count;
-	step_options(step, config, key, value, c);
+	step_options(&cfg->tree->yaml, step, config, value, c);
 	if (c->count == before)
 		add_outputs(s, step, key, c);
 }

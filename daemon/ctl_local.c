@@ -85,16 +85,18 @@ static const char *kind_word(enum stage_kind k)
 struct entry {
 	const char *kind, *name, *help, *example;
 	const struct option *options;
+	const char *bare;
 };
 
 static struct entry of_stage(const struct stage_ops *o)
 {
-	return (struct entry){kind_word(o->kind), o->name, o->help, o->example, o->options};
+	return (struct entry){kind_word(o->kind), o->name,    o->help,
+	                      o->example,         o->options, o->bare};
 }
 
 static struct entry of_codec(const struct codec_ops *o)
 {
-	return (struct entry){"codec", o->name, o->help, NULL, o->options};
+	return (struct entry){"codec", o->name, o->help, NULL, o->options, NULL};
 }
 
 /* Calls @each for all of that name; NULL: for all. How many there were. */
@@ -134,6 +136,9 @@ static void details(struct entry e, void *arg)
 		buf_add_byte(out, '\n');
 		option_print_text(e.options, out);
 	}
+	if (e.bare)
+		buf_printf(out, "\nIn short `- %s: VALUE` for `- %s: {%s: VALUE}`.\n", e.name,
+		           e.name, e.bare);
 	if (e.example)
 		buf_printf(out, "\nExample:\n\n%s", e.example);
 }
@@ -149,6 +154,7 @@ static void details_json(struct entry e, void *arg)
 	json_text(j, "name", e.name);
 	json_text(j, "help", e.help);
 	json_text(j, "example", e.example);
+	json_text(j, "bare", e.bare);
 	if (options.len)
 		json_raw(j, "options", options.p, options.len);
 	else

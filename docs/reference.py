@@ -75,6 +75,9 @@ def stages(types):
             yield ""
             for o in t["options"]:
                 yield from option_lines(o)
+            if t.get("bare"):
+                yield escape(f"In short `- {name}: VALUE` for `- {name}: {{{t['bare']}: VALUE}}`.")
+                yield ""
             if t.get("example"):
                 yield "Example:"
                 yield ""

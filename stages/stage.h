@@ -194,8 +194,11 @@ struct stage_ops {
 	unsigned flags;
 	const char *help;             /* one line */
 	const char *example;          /* a few lines of YAML for the manual */
-	const struct option *options; /* NULL: none, or `shape` reads the node itself */
-	unsigned needs;               /* STAGE_NEEDS_* */
+	const struct option *options; /* NULL: none, or check reads the node itself */
+	/* step: the option that a value stands for which is no map (`- dedupe: id`). NULL: it has
+	 * to be a map. */
+	const char *bare;
+	unsigned needs; /* STAGE_NEEDS_* */
 	/* Names every path the stage opens, now or later (a file's directory is meant with it).
 	 * Optional. */
 	void (*paths)(const void *config,

@@ -339,6 +339,7 @@ const struct stage_ops dedupe_step = {
         .help = "passes the first record with a key, drops its repeats",
         .example = "steps:\n"
                    "  - dedupe: {by: [client, id], ttl: 1h, max_entries: 1000000}\n",
+        .bare = "by",
         .options = dedupe_options,
         .config_size = sizeof(struct dedupe_config),
         .state_size = sizeof(struct dedupe),

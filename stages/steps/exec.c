@@ -430,6 +430,7 @@ const struct stage_ops exec_step = {
         .help = "asks a program about each record",
         .example = "steps:\n"
                    "  - exec: {command: [python3, /usr/local/lib/enrich.py], timeout: 5s}\n",
+        .bare = "command",
         .options = exec_options,
         .config_size = sizeof(struct exec_config),
         .state_size = sizeof(struct exec),

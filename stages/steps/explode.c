@@ -182,6 +182,7 @@ const struct stage_ops step_explode = {
         .help = "one record for each element of an array, or part of a string",
         .example = "- explode: {field: tags, into: tag}\n"
                    "- explode: {field: Tag, split: \",\", trim: true, into: tag}\n",
+        .bare = "field",
         .options = explode_options,
         .config_size = sizeof(struct explode_config),
         .state_size = sizeof(struct explode),

@@ -342,6 +342,43 @@ consumers:
     assert letter["stage"] == "t/convert (step 2)" and "two" in letter["error"] and letter["input"]["n"] == "two"
 
 
+def test_short_forms(daemon):
+    """What is no map is a step's main option."""
+    d = daemon("""
+producers:
+  in: {type: file, path: @DIR@/in, codec: json}
+transformers:
+  t:
+    steps:
+      - explode: tags
+      - dedupe: tags
+      - lua: |
+          function process(r)
+            r.n = #r.tags
+            return r
+          end
+      - exec: "sed -u s/n/m/"
+consumers:
+  f: {type: file, path: @DIR@/out.jsonl, codec: json}
+""", start=False)
+    d.write("in", '{"tags": ["ab", "c"]}\n{"tags": ["c", "def"]}\n')
+    d.start()
+    d.settle(ended=True, received=2, made=1, delivered=3)
+    assert box.ndjson(d.dir / "out.jsonl") == [{"tags": "ab", "m": 2}, {"tags": "c", "m": 1}, {"tags": "def", "m": 3}]
+
+
+def test_a_step_that_cannot_go_on_says_why(daemon):
+    d = daemon("""
+producers:
+  g: {type: generate, count: 1, record: {a: 1}}
+transformers:
+  t: {steps: [{set: {x: 1}}, {exec: [/nonexistent/program]}]}
+consumers:
+  n: {type: null}
+""", expect=["nonexistent", "cannot go on"])
+    d.wait_for(lambda: "exec (step 2): " in d.stage("t")["why"] and "/nonexistent/program" in d.stage("t")["why"])
+
+
 def test_exec_in_all_places(daemon):
     """Programs as producer, step and consumer; the step filters and makes two of one."""
     d = daemon("""
