@@ -7,6 +7,7 @@
  */
 #include "daemon/worker.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "ipc/fault.h"
@@ -73,6 +74,8 @@ static int one_record(struct worker *w, struct unit_input *in, struct record *re
 			w->emitted_here++;
 		} else if (out.answer < 0) {
 			r = out.answer;
+			if (out.why)
+				snprintf(w->st.why, sizeof(w->st.why), "%s: %s", out.step, out.why);
 		}
 	}
 	w->in_record = false;

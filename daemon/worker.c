@@ -297,11 +297,25 @@ static int settle(struct worker *w)
 	return 0;
 }
 
+static int open_chain(struct worker *w)
+{
+	int r = chain_open(&w->chain);
+	if (r == 0)
+		return 0;
+	const struct stage *st = &w->chain.steps[w->chain.opened];
+	snprintf(w->st.why, sizeof(w->st.why), "step %u (%s): %.200s", w->chain.opened + 1,
+	         st->ops->name,
+	         st->why[0] ? st->why
+	         : r < 0    ? strerror(-r)
+	                    : "cannot be opened yet");
+	return r;
+}
+
 static int open_what_runs(struct worker *w)
 {
 	int r = 0;
 	if (!w->stage->ops)
-		r = chain_open(&w->chain);
+		r = open_chain(w);
 	else if (w->stage->ops->open)
 		r = w->stage->ops->open(&w->st);
 	return r == 0 ? settle(w) : r;

@@ -93,6 +93,7 @@ int chain_open(struct chain *ch)
 			r = st->ops->open(st);
 		if (r != 0)
 			return r;
+		ch->opened = i + 1;
 	}
 	return 0;
 }
@@ -116,8 +117,10 @@ void chain_chunk(struct chain *ch, int64_t now, const uint8_t epoch[16], uint64_
 {
 	memcpy(ch->origin.epoch, epoch, sizeof(ch->origin.epoch));
 	set_origin(ch, chunk);
-	for (unsigned i = 0; i < ch->n; i++)
+	for (unsigned i = 0; i < ch->n; i++) {
 		ch->steps[i].now = now;
+		ch->steps[i].why[0] = 0;
+	}
 }
 
 /* The ordinal is counted up before a step is given a record, hence starts one below 0. */
@@ -179,8 +182,11 @@ struct chain_outcome chain_run(struct chain *ch, uint32_t index, struct record *
 	struct stage *at = NULL;
 	begin_input(ch, index);
 	int a = run(ch, 0, r, &at);
-	if (a < 0 || a == STAGE_OK || a == STAGE_E_FILTERED || a == STAGE_E_ABSORBED)
+	if (a == STAGE_OK || a == STAGE_E_FILTERED || a == STAGE_E_ABSORBED)
 		return outcome(a, NULL, NULL);
+	if (a < 0)
+		return at && at->why[0] ? outcome(a, at->why, name_step(at))
+		                        : outcome(a, NULL, NULL);
 	if (a == STAGE_E_EMITTED) {
 		if (ch->emitted > 0)
 			return outcome(STAGE_OK, NULL, NULL);

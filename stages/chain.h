@@ -20,6 +20,7 @@ struct chain_step {
 struct chain {
 	struct stage *steps; /* n of them */
 	unsigned n;
+	unsigned opened; /* so many of them; the next one has failed, or there is none */
 	struct stage_host *host;
 	struct state_env *env;  /* set by the owner before chain_open when a step is STAGE_STATEFUL,
 	                           else NULL */
@@ -32,7 +33,7 @@ struct chain {
 
 /* What became of an input record: STAGE_OK (it left the chain, or others made of it did; see
  * chain->emitted), STAGE_E_FILTERED, STAGE_E_ABSORBED, STAGE_E_REJECT (*why, *step: static until
- * the next call), or -errno. */
+ * the next call), or -errno (*why, *step: the same, or NULL). */
 struct chain_outcome {
 	int answer;
 	const char *why;
