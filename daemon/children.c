@@ -40,6 +40,9 @@ static bool keep_in_child(const struct master *m, int fd, int channel)
 	socklen_t len = sizeof(type);
 	if (fd <= 2 || fd == m->lock_fd || fd == m->arena.fd || fd == channel)
 		return true;
+	for (uint32_t w = 0; w < m->arena.workers; w++)
+		if (fd == m->eventfds[w])
+			return true;
 	/* the journal's socket, which libsystemd keeps to itself */
 	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 &&
 	       getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && type == SOCK_DGRAM &&
@@ -79,7 +82,8 @@ static _Noreturn void become_worker(struct master *m, uint32_t slot, int channel
 	                             .ordinal = c->ordinal,
 	                             .channel = channel,
 	                             .master = master,
-	                             .edge_number = m->edge_number};
+	                             .edge_number = m->edge_number,
+	                             .eventfds = m->eventfds};
 	worker_main(&birth);
 }
 

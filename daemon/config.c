@@ -417,3 +417,14 @@ struct config_stage *config_stage(const struct config *cfg, const char *name)
 			return &cfg->stages[i];
 	return NULL;
 }
+
+int64_t config_linger(const struct config *cfg, const struct config_stage *s)
+{
+	int64_t shortest = INT64_MAX;
+	for (unsigned i = 0; i < cfg->n_stages; i++) {
+		const struct config_stage *p = &cfg->stages[i];
+		if (p->kind == STAGE_PRODUCER && p->pipeline == s->pipeline && p->linger < shortest)
+			shortest = p->linger;
+	}
+	return shortest;
+}

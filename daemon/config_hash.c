@@ -138,6 +138,8 @@ void config_hash_all(struct config *cfg)
 			add_string(&b, cfg->edges[s->replay_edge].name);
 		add_edges(&b, cfg, i);
 		add_globals(&b, cfg);
+		if (s->kind != STAGE_PRODUCER) /* how its readers nap and are rung */
+			add_u64(&b, (uint64_t)config_linger(cfg, s));
 		if (s->builtin)
 			add_u64(&b, cfg->dead_max_size);
 		s->hash = XXH3_64bits(b.p, b.len);

@@ -24,6 +24,7 @@
 #include "daemon/notify.h"
 #include "ipc/err.h"
 #include "ipc/fault.h"
+#include "ipc/link.h"
 #include "ipc/log.h"
 
 static const char STORED_ARENA[] = "arena";
@@ -357,6 +358,26 @@ static void make_places(const struct config *cfg)
 		            strerror(errno));
 }
 
+static int make_eventfds(struct master *m)
+{
+	m->eventfds = calloc(m->arena.workers, sizeof(*m->eventfds));
+	int r = m->eventfds ? link_eventfds_open(m->eventfds, m->arena.workers) : -ENOMEM;
+	if (r == 0)
+		return 0;
+	log_error("cannot make doorbells for %u workers: %s", m->arena.workers, strerror(-r));
+	free(m->eventfds);
+	m->eventfds = NULL;
+	return r;
+}
+
+static void close_eventfds(struct master *m)
+{
+	if (m->eventfds)
+		link_eventfds_close(m->eventfds, m->arena.workers);
+	free(m->eventfds);
+	m->eventfds = NULL;
+}
+
 int home_open(struct master *m)
 {
 	struct arena_geometry g;
@@ -369,6 +390,8 @@ int home_open(struct master *m)
 	make_places(m->config);
 	wanted(m->config, &g);
 	r = m->config->arena_path ? open_file_arena(m, &g) : open_memfd_arena(m, &g);
+	if (r == 0)
+		r = make_eventfds(m);
 	if (r == 0)
 		r = home_assign_edges(m);
 	if (r == 0)
@@ -388,6 +411,7 @@ void home_close(struct master *m)
 	if (m->arena.h && m->clean && !home_persistent(m))
 		carry_save(m);
 	int fd = m->arena.fd;
+	close_eventfds(m);
 	arena_detach(&m->arena);
 	if (fd >= 0)
 		close(fd);

@@ -88,6 +88,7 @@ struct master {
 	const char *why; /* in words, for STATUS= */
 	sd_event *event;
 	struct child *children; /* arena.workers of them */
+	int *eventfds;          /* by slot: the workers' doorbells */
 	uint32_t *edge_number;  /* arena's number of each config edge */
 	sd_event_source *tick;
 	int64_t started;    /* CLOCK_MONOTONIC ns */

@@ -259,18 +259,6 @@ static uint64_t host_stored(struct stage_host *h, bool delivered)
 	return unit_stored((struct worker *)h, delivered);
 }
 
-/* The shortest in this pipeline, ns: so long may records wait for being handled together. */
-static int64_t shortest_linger(const struct config *cfg, const struct config_stage *me)
-{
-	int64_t linger = INT64_MAX;
-	for (unsigned i = 0; i < cfg->n_stages; i++) {
-		const struct config_stage *s = &cfg->stages[i];
-		if (s->kind == STAGE_PRODUCER && s->pipeline == me->pipeline && s->linger < linger)
-			linger = s->linger;
-	}
-	return linger;
-}
-
 void unit_init(struct worker *w, const uint32_t *edge_number)
 {
 	const struct config *cfg = w->config;
@@ -296,7 +284,9 @@ void unit_init(struct worker *w, const uint32_t *edge_number)
 	}
 	w->dead.edges[0] = w->dead_edge = edge_number[cfg->dead_edge];
 	w->dead.n_edges = 1;
-	nap_init(&w->nap, shortest_linger(cfg, w->stage));
+	int64_t linger = config_linger(cfg, w->stage);
+	nap_init(&w->nap, linger);
+	w->listens = linger ? LINK_ZMQ : LINK_EVENTFD;
 	unit_log_init(w);
 	memcpy(w->position, w->me->position, sizeof(w->position));
 }
@@ -454,7 +444,7 @@ void unit_ring_one(struct worker *w, uint32_t slot, uint32_t kinds, uint32_t ent
 	uint32_t seen = atomic_load_explicit(&s->waiting, memory_order_relaxed);
 	if (!(seen & kinds) || !atomic_compare_exchange_strong(&s->waiting, &seen, WAITING_NOT))
 		return;
-	link_ring(w->link, slot, entry, 0);
+	link_ring(w->link, slot, seen & WAITING_BY_EVENTFD ? LINK_EVENTFD : LINK_ZMQ, entry);
 	stats_add(&w->me->stats, STAT_rings, 1);
 }
 

@@ -123,7 +123,8 @@ int worker_sleep(struct worker *w, enum worker_waiting waiting, struct pollfd *f
                  int64_t timeout_ns, bool (*look)(struct worker *w, void *arg), void *arg)
 {
 	struct arena_worker *me = w->me;
-	atomic_store(&me->waiting, waiting); /* before the look: see above */
+	uint32_t how = w->listens == LINK_EVENTFD ? WAITING_BY_EVENTFD : 0;
+	atomic_store(&me->waiting, waiting | how); /* before the look: see above */
 	atomic_thread_fence(memory_order_seq_cst);
 	bool found = look && look(w, arg);
 	int r = found ? 0 : doze(w, waiting, false, fds, n_fds, timeout_ns);
@@ -461,7 +462,12 @@ _Noreturn void worker_main(const struct worker_birth *birth)
 		codec_init(&w->tap_codec, json, NULL, w->a->buffer_size);
 	atomic_store(&w->me->reads, w->reads);
 	worker_activity(w, ACTIVITY_STARTING, NULL);
-	int r = link_open(&w->link, w->config->runtime_dir, w->slot, w->a->workers);
+	struct link_place place = {.dir = w->config->runtime_dir,
+	                           .self = w->slot,
+	                           .workers = w->a->workers,
+	                           .eventfds = birth->eventfds,
+	                           .listens = w->listens};
+	int r = link_open(&w->link, &place);
 	if (r == 0)
 		r = run(w);
 	if (r == -ENOSPC || r == -EDQUOT || r == -EIO || r == -EROFS || r == -EMFILE ||

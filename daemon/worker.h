@@ -42,6 +42,7 @@ struct worker_birth {
 	int channel; /* SOCK_SEQPACKET to the master: wakes us, takes tapped records */
 	pid_t master;
 	const uint32_t *edge_number; /* arena's number of each config edge */
+	const int *eventfds;         /* by slot: doorbells (ipc/link.h) */
 };
 
 /* Runs the worker; never returns. */
@@ -79,6 +80,7 @@ struct worker {
 	struct arena *a;
 	struct arena_worker *me;
 	struct link *link;
+	enum link_carrier listens;
 	uint32_t slot;
 	int channel;
 	pid_t master;

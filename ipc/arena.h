@@ -227,7 +227,8 @@ enum worker_waiting {
 	WAITING_NOT,
 	WAITING_INPUT = 1 << 0,
 	WAITING_ROOM = 1 << 1,
-	WAITING_LOG = 1 << 2, /* producer: for its chunks to become durable */
+	WAITING_LOG = 1 << 2,        /* producer: for its chunks to become durable */
+	WAITING_BY_EVENTFD = 1 << 3, /* what it listens to (link.h) */
 };
 
 /* One worker's place. Written by its process, but for what is marked master. */

@@ -1,9 +1,12 @@
 /*
  * ring, wait, drain: all that the rest of the program knows of doorbells.
  *
- * Waiting uses the PULL's ZMQ_FD in a plain ppoll, because zmq_poll counts in milliseconds. That
- * descriptor is edge-triggered: it is only armed after a receive has said EAGAIN, so link_wait
- * drains after each wake-up, and before the first.
+ * Waiting is a plain ppoll, because zmq_poll counts in milliseconds: on the eventfd, or on the
+ * PULL's ZMQ_FD. That one is edge-triggered: it is only armed after a receive has said EAGAIN, so
+ * link_wait drains after each wake-up, and before the first.
+ *
+ * Who listens to an eventfd has no ZeroMQ context, and so none of its threads, until it first rings
+ * somebody who listens to ZeroMQ.
  */
 #include "ipc/link.h"
 
@@ -13,19 +16,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
+#include <unistd.h>
 #include <zmq.h>
 
 #include "ipc/err.h"
 #include "ipc/log.h"
 
 struct link {
-	void *ctx;
-	void *pull;
-	int fd;     /* of pull */
-	bool armed; /* nothing was there when pull was last looked at */
-	uint32_t self, workers;
+	struct link_place place;
 	char dir[108];
+	void *ctx;
+	void *pull;  /* NULL: listens to its eventfd */
+	int fd;      /* of pull, or the eventfd */
+	bool armed;  /* nothing was there when it was last looked at */
 	void **push; /* by worker; made on the first ring */
 };
 
@@ -38,7 +43,9 @@ static int set_int(void *socket, int option, int value)
  */
 static void *make_socket(struct link *l, int type)
 {
-	void *s = zmq_socket(l->ctx, type);
+	if (!l->ctx)
+		l->ctx = zmq_ctx_new();
+	void *s = l->ctx ? zmq_socket(l->ctx, type) : NULL;
 	if (!s)
 		return NULL;
 	set_int(s, ZMQ_LINGER, 0);
@@ -59,7 +66,7 @@ static int bind_own(struct link *l)
 {
 	char at[160];
 	size_t len = sizeof(l->fd);
-	int r = endpoint(l, l->self, at, sizeof(at));
+	int r = endpoint(l, l->place.self, at, sizeof(at));
 	if (r < 0)
 		return r;
 	l->pull = make_socket(l, ZMQ_PULL);
@@ -72,19 +79,40 @@ static int bind_own(struct link *l)
 	return 0;
 }
 
-int link_open(struct link **out, const char *dir, uint32_t self, uint32_t workers)
+void link_eventfds_close(int *fds, uint32_t n)
 {
-	if (strlen(dir) >= sizeof(((struct link *)0)->dir))
+	for (uint32_t i = 0; i < n; i++)
+		close(fds[i]);
+}
+
+int link_eventfds_open(int *fds, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		fds[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+		if (fds[i] < 0) {
+			int r = err_errno();
+			link_eventfds_close(fds, i);
+			return r;
+		}
+	}
+	return 0;
+}
+
+int link_open(struct link **out, const struct link_place *place)
+{
+	if (strlen(place->dir) >= sizeof(((struct link *)0)->dir))
 		return -ENAMETOOLONG;
 	struct link *l = calloc(1, sizeof(*l));
 	if (!l)
 		return -ENOMEM;
-	l->self = self;
-	l->workers = workers;
-	snprintf(l->dir, sizeof(l->dir), "%s", dir);
-	l->push = calloc(workers, sizeof(*l->push));
-	l->ctx = zmq_ctx_new();
-	int r = l->push && l->ctx ? bind_own(l) : -ENOMEM;
+	l->place = *place;
+	snprintf(l->dir, sizeof(l->dir), "%s", place->dir);
+	l->push = calloc(place->workers, sizeof(*l->push));
+	int r = l->push ? 0 : -ENOMEM;
+	if (place->listens == LINK_EVENTFD)
+		l->fd = place->eventfds[place->self];
+	else if (r == 0)
+		r = bind_own(l);
 	if (r < 0) {
 		link_close(l);
 		return r;
@@ -97,7 +125,7 @@ struct link *link_close(struct link *l)
 {
 	if (!l)
 		return NULL;
-	for (uint32_t i = 0; l->push && i < l->workers; i++)
+	for (uint32_t i = 0; l->push && i < l->place.workers; i++)
 		if (l->push[i])
 			zmq_close(l->push[i]);
 	if (l->pull)
@@ -109,28 +137,46 @@ struct link *link_close(struct link *l)
 	return NULL;
 }
 
-void link_ring(struct link *l, uint32_t w, uint32_t entry, uint32_t gen)
+/* Connected on the first ring. NULL: it cannot be reached. */
+static void *push_to(struct link *l, uint32_t w)
 {
-	if (w >= l->workers)
-		return;
-	if (!l->push[w]) {
-		char at[160];
-		void *s = make_socket(l, ZMQ_PUSH);
-		if (!s || endpoint(l, w, at, sizeof(at)) < 0 || zmq_connect(s, at) < 0) {
-			if (s)
-				zmq_close(s);
-			return;
-		}
-		l->push[w] = s;
+	char at[160];
+	if (l->push[w])
+		return l->push[w];
+	void *s = make_socket(l, ZMQ_PUSH);
+	if (!s)
+		return NULL;
+	if (endpoint(l, w, at, sizeof(at)) < 0 || zmq_connect(s, at) < 0) {
+		zmq_close(s);
+		return NULL;
 	}
-	uint32_t hint[4] = {entry, gen, l->self, 0};
-	zmq_send(l->push[w], hint, sizeof(hint), ZMQ_DONTWAIT);
+	return l->push[w] = s;
+}
+
+void link_ring(struct link *l, uint32_t w, enum link_carrier carrier, uint32_t entry)
+{
+	const uint64_t one = 1;
+	const uint32_t hint[4] = {entry, 0, l->place.self, 0};
+	if (w >= l->place.workers)
+		return;
+	if (carrier == LINK_EVENTFD) {
+		(void)!write(l->place.eventfds[w], &one, sizeof(one)); /* full: it rings already */
+		return;
+	}
+	void *push = push_to(l, w);
+	if (push)
+		zmq_send(push, hint, sizeof(hint), ZMQ_DONTWAIT);
 }
 
 static bool drain(struct link *l)
 {
 	char hint[64];
+	uint64_t n;
 	bool any = false;
+	if (!l->pull) {
+		l->armed = true; /* level-triggered */
+		return read(l->fd, &n, sizeof(n)) > 0;
+	}
 	while (zmq_recv(l->pull, hint, sizeof(hint), ZMQ_DONTWAIT) >= 0)
 		any = true;
 	l->armed = errno == EAGAIN;
