@@ -73,6 +73,7 @@ struct config_stage {
 	int64_t give_up_after;   /* ns; 0: never */
 	bool meta;               /* producer: add _meta */
 	unsigned pipeline;       /* connected part of the graph it is in, from 0 */
+	unsigned depth;          /* stages before it, on the longest way from a producer */
 	const struct node *node; /* its map, for messages */
 	uint64_t hash;        /* of everything that makes this stage what it is: reload compares */
 	uint64_t source_hash; /* producer: of its own options only: an end lasts while it is the

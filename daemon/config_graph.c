@@ -424,6 +424,16 @@ static void number_pipelines(struct config *cfg)
 		                                  : cfg->stages[cfg->stages[i].pipeline].pipeline;
 }
 
+/* Stages stand in topological order, edges in the order of their readers. */
+static void number_depths(struct config *cfg)
+{
+	for (unsigned e = 0; e < cfg->n_edges; e++) {
+		unsigned from = cfg->stages[cfg->edges[e].from].depth;
+		unsigned *to = &cfg->stages[cfg->edges[e].to].depth;
+		*to = *to > from ? *to : from + 1;
+	}
+}
+
 void config_graph_make(struct config *cfg, struct complaints *c)
 {
 	_cleanup_free_ unsigned *order = calloc((size_t)cfg->n_stages + 1, sizeof(*order));
@@ -452,8 +462,10 @@ void config_graph_make(struct config *cfg, struct complaints *c)
 			      by_reader);
 		r = make_edges(cfg);
 	}
-	if (r < 0)
+	if (r < 0) {
 		complain(c, cfg->tree->root, "out of memory");
-	else
-		number_pipelines(cfg);
+		return;
+	}
+	number_pipelines(cfg);
+	number_depths(cfg);
 }

@@ -1,52 +1,56 @@
 /*
- * Naps: see nap.h. The figures below were chosen by simulation (tests/unit/test_nap.c): 1.1 to 1.2
- * wake-ups a chunk, 0.1 to 0.2 ms late.
+ * Naps: see nap.h.
  */
 #include "daemon/nap.h"
 
 enum {
-	STEP = 100000,        /* ns */
+	STEP = 100000, /* ns: more than a stage takes for a small chunk, waking up included */
 	LINGER_MAX = 1000000, /* ns: for longer ones there is nothing more to be saved */
+	TRIES = 4,            /* looks in vain before a doorbell is asked for */
+	FAST = 8,             /* chunks in one nap: they come faster than anybody naps */
 	DOORBELLS = 16,
 };
 
-void nap_init(struct nap *n, int64_t linger)
+void nap_init(struct nap *n, int64_t linger, unsigned depth)
 {
-	if (linger > LINGER_MAX)
-		linger = LINGER_MAX;
-	*n = (struct nap){.most = linger > STEP ? linger + linger / 2 : 0};
-	n->length = n->most / 2;
+	*n = (struct nap){.patience = 1};
+	if (linger <= 2 * STEP || linger > LINGER_MAX)
+		return;
+	n->period = 2 * linger;
+	n->phase = depth * (int64_t)STEP % n->period;
 }
 
 void nap_chunk(struct nap *n, bool small)
 {
-	bool several = n->napped && n->found; /* the first of them waited long */
-	if (n->napped)
-		n->length -= n->length / (several ? 8 : 64);
-	if (several && n->length < STEP)
-		n->doorbell = DOORBELLS; /* they come faster than anybody naps */
-	n->found = true;
+	n->small = small;
+	n->taken++;
 	if (n->doorbell)
 		n->doorbell--;
-	n->left = small && !n->doorbell ? n->most : 0;
 }
 
-int64_t nap_take(struct nap *n)
+/* Until the next look but one beat; 0: no nap. */
+static int64_t long_nap(struct nap *n, int64_t now)
 {
-	int64_t t = STEP;
-	n->napped = n->left > 0;
-	if (!n->napped)
-		return 0;
-	if (n->found) {
-		t = n->length > STEP ? n->length : STEP;
-		n->early = false;
-	} else if (!n->early && n->length + STEP < n->most) {
-		n->length += STEP; /* once: one chunk that is late says little */
-		n->early = true;
+	if (n->napping) {
+		n->patience = 1;
+		n->doorbell = n->taken > FAST ? n->taken * DOORBELLS : 0;
 	}
-	n->found = false;
-	n->left -= t;
-	if (n->left <= 0)
-		n->doorbell = DOORBELLS;
-	return t;
+	n->usual = n->taken;
+	n->taken = n->tries = 0;
+	n->napping = n->period && n->small && !n->doorbell;
+	return n->napping ? n->period - (now - n->phase) % n->period : 0;
+}
+
+int64_t nap_take(struct nap *n, int64_t now)
+{
+	if (!n->napping)
+		return n->taken ? long_nap(n, now) : 0;
+	if (n->taken < n->usual && n->tries++ < TRIES)
+		return STEP;
+	if (n->taken)
+		return long_nap(n, now);
+	n->napping = false;
+	n->doorbell = n->patience;
+	n->patience = 2 * n->patience < DOORBELLS ? 2 * n->patience : DOORBELLS;
+	return 0;
 }

@@ -1,15 +1,21 @@
 /*
- * How long to nap before looking for the next small chunk.
+ * How long to nap before looking for the next small chunks.
  *
  * Who waits for a chunk asks to be rung; a doorbell is five wake-ups of threads in two processes.
- * Where small chunks come at a steady pace it is cheaper to sleep until the next one is due: one
- * wake-up, and nobody has to ring. A napper that finds its chunk naps a little shorter next time;
- * one that comes too early naps on in short steps, and longer next time; so most naps end shortly
- * after a chunk came. After some steps in vain the pace was no pace: the next chunks are waited
- * for with doorbells again.
+ * Where small chunks come at a steady pace it is cheaper to look at the clock: nobody has to ring,
+ * and several chunks are handled in one go.
  *
- * Invariant: a nap is never longer than `most`, which is what the producers' linger allows, so a
- * chunk is at most that late at each stage. 0: there are no naps.
+ * The hard idea is the beat, which all processes of a pipeline know without talking: multiples of
+ * its linger on the monotonic clock. A producer whose input trickles seals its chunk on every beat;
+ * its readers look shortly after every second one, those further down a little later. So a chunk
+ * made in one wake-up is there when the next stage wakes up, and the further stages have one
+ * wake-up and one chunk for two of the producer's. From a producer to the end of the pipeline that
+ * costs a record at most one linger more, and a step for each stage.
+ *
+ * Who finds less than the last time looks again after a step, some times: somebody before it may
+ * have been late, and what comes now would wait for the next look. Who has found nothing then asks
+ * to be rung, the longer the less steady the pace has been. A pipeline whose linger is longer than
+ * LINGER_MAX has no naps worth having; one with less than two steps, or 0, must not be late.
  */
 #pragma once
 
@@ -17,18 +23,26 @@
 #include <stdint.h>
 
 struct nap {
-	int64_t most;      /* ns: from one chunk to the next, in naps */
-	int64_t length;    /* ns: of the first nap after a chunk */
-	int64_t left;      /* ns: until a doorbell is asked for */
-	unsigned doorbell; /* chunks still to be waited for with doorbells */
-	bool napped;       /* the last wait was a nap, and ... */
-	bool found;        /* ... a chunk was there */
-	bool early;        /* the first nap for the chunk that is to come was too short */
+	int64_t period;    /* ns from one look to the next; 0: there are no naps */
+	int64_t phase;     /* ns behind a multiple of it */
+	bool small;        /* the last chunk was far from full */
+	bool napping;      /* the last wait was a nap */
+	unsigned taken;    /* chunks since the last long nap ... */
+	unsigned usual;    /* ... and since the one before it until then */
+	unsigned tries;    /* short naps since then */
+	unsigned doorbell; /* chunks still to be waited for with doorbells, ... */
+	unsigned patience; /* ... and how many, when a nap is in vain next */
 };
 
-/* For a stage behind producers whose shortest linger is @linger ns. */
-void nap_init(struct nap *n, int64_t linger);
+/* When a chunk that lingers from @now on is due: the next beat, CLOCK_MONOTONIC ns. */
+static inline int64_t nap_beat(int64_t now, int64_t linger)
+{
+	return (now / linger + 1) * linger;
+}
+
+/* For a stage @depth stages behind the producers, whose shortest linger is @linger ns. */
+void nap_init(struct nap *n, int64_t linger, unsigned depth);
 /* A chunk was taken; @small: far from full. */
 void nap_chunk(struct nap *n, bool small);
-/* How long to nap now, ns; 0: ask for a doorbell. */
-int64_t nap_take(struct nap *n);
+/* How long to nap from @now (CLOCK_MONOTONIC) on, ns; 0: ask for a doorbell. */
+int64_t nap_take(struct nap *n, int64_t now);

@@ -53,27 +53,39 @@ static bool trickles(const struct worker *w)
 	return little[0] && little[1];
 }
 
-/* Nothing to take in: sleeps until the stage or the oldest record wants something. A chunk that
- * lingers waits anyway, so what comes slowly is not looked at one by one but together, when the
- * chunk is due. And when the last chunk was of several such records, the next one begins to linger
- * at once: one wake-up a chunk. */
+/* When the chunk in hand is due. @beat: see idle(). */
+static int64_t due(const struct worker *w, int64_t beat)
+{
+	int64_t longest = linger(w);
+	bool on_beat = beat > w->born && longest == w->stage->linger;
+	return on_beat ? beat : w->born + longest;
+}
+
+/* Nothing to take in: commits what is due, then sleeps until the stage or the oldest record wants
+ * something. A chunk that lingers waits anyway, so what comes slowly is not looked at one by one
+ * but together, when the chunk is due. And when the last chunk was of several such records, the
+ * next one begins to linger at once, until the next beat (nap.h): one wake-up a chunk. */
 static int idle(struct worker *w)
 {
-	static bool several;
+	static int64_t beat;
+	bool slow = trickles(w) && w->stage->linger, several = false;
 	int64_t now = clock_monotonic(), timeout = LINK_NET_NS;
-	bool together = trickles(w) && (w->born || several);
+	int r;
 	w->lingers = 0;
+	if (w->born && due(w, beat) <= now) {
+		several = w->out[0].records > 1;
+		if ((r = commit_and_tell(w)) < 0)
+			return r;
+		now = clock_monotonic();
+	}
+	bool together = slow && (w->born || several);
 	if (w->born) {
-		int64_t left = w->born + linger(w) - now;
-		if (left <= 0) {
-			several = w->out[0].records > 1;
-			return commit_and_tell(w);
-		}
-		timeout = left < timeout ? left : timeout;
+		timeout = due(w, beat) - now;
 	} else if (w->out[0].open || w->n_ranges || w->dead.records) {
 		return commit_and_tell(w); /* never sleeps on an empty entry */
 	} else if (together) {
-		timeout = w->stage->linger < timeout ? w->stage->linger : timeout;
+		beat = nap_beat(now, w->stage->linger);
+		timeout = beat - now;
 		w->lingers = now;
 	}
 	if (w->st.deadline && w->st.deadline - now < timeout)
@@ -82,10 +94,9 @@ static int idle(struct worker *w)
 		timeout = TOGETHER_NS;
 	if (!w->born && !together)
 		worker_activity(w, ACTIVITY_IDLE, NULL);
-	several = false;
 	unsigned n_fds = together ? 0 : w->st.n_fds;
-	int r = worker_sleep(w, w->unstored ? WAITING_LOG : WAITING_NOT, w->st.fds, n_fds, timeout,
-	                     unit_log_news, NULL);
+	r = worker_sleep(w, w->unstored ? WAITING_LOG : WAITING_NOT, w->st.fds, n_fds, timeout,
+	                 unit_log_news, NULL);
 	worker_activity(w, ACTIVITY_WORKING, NULL);
 	if (r >= 0 && w->stage->ops->stored && (!w->born || w->logged))
 		return w->stage->ops->stored(&w->st);

@@ -285,7 +285,7 @@ void unit_init(struct worker *w, const uint32_t *edge_number)
 	w->dead.edges[0] = w->dead_edge = edge_number[cfg->dead_edge];
 	w->dead.n_edges = 1;
 	int64_t linger = config_linger(cfg, w->stage);
-	nap_init(&w->nap, linger);
+	nap_init(&w->nap, linger, w->stage->depth);
 	w->listens = linger ? LINK_ZMQ : LINK_EVENTFD;
 	unit_log_init(w);
 	memcpy(w->position, w->me->position, sizeof(w->position));

@@ -140,7 +140,7 @@ static bool work_to_do(struct worker *w, void *arg)
 
 int worker_wait_input(struct worker *w, struct pollfd *fds, unsigned n_fds, int64_t timeout_ns)
 {
-	int64_t nap = nap_take(&w->nap);
+	int64_t nap = nap_take(&w->nap, clock_monotonic());
 	if (nap)
 		return doze(w, WAITING_INPUT, true, fds, n_fds,
 		            nap < timeout_ns ? nap : timeout_ns);
