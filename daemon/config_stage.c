@@ -41,8 +41,8 @@ static const struct option batch_options[] = {
          .max = 1000000, .help = "a chunk is sent on when it has so many"},
         {"linger", OPTION_DURATION, offsetof(struct batch, linger), .def = "1ms", .min = 0,
          .max = 60,
-         .help = "or is so old; each stage behind it looks for the next small chunk within one "
-                 "and a half times as long, at most 1.5 ms; 0: at once"},
+         .help = "or is so old; up to 1ms, the stages behind it take small chunks two at a time, "
+                 "so a record is at most as long again on its way; 0: at once"},
         OPTION_END,
 };
 
