@@ -1,11 +1,21 @@
 /*
- * CRC32C (Castagnoli polynomial 0x1EDC6F41, reflected; RFC 3720, appendix B.4), by the CPU's
- * instruction where there is one, by a table elsewhere.
+ * CRC32C (Castagnoli polynomial 0x1EDC6F41, reflected; RFC 3720, appendix B.4), by ISA-L, which
+ * folds with whatever the processor has: 40 GB/s and more, where the CRC instruction in a plain
+ * loop makes 7. Every chunk of a file arena is summed once, and with a log twice more.
  */
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
+#include <isa-l/crc.h>
+
 /* The CRC of @len bytes; @crc is that of what stands before them, 0 at the start. */
-uint32_t crc32c(uint32_t crc, const void *data, size_t len);
+static inline uint32_t crc32c(uint32_t crc, const void *data, size_t len)
+{
+	const size_t most = 1 << 30; /* it takes an int */
+	unsigned char *p = (unsigned char *)data;
+	for (crc = ~crc; len > most; p += most, len -= most)
+		crc = crc32_iscsi(p, (int)most, crc);
+	return ~crc32_iscsi(p, (int)len, crc);
+}
