@@ -1,11 +1,10 @@
 /*
  * The configuration of a transformer's steps: a list of one-key maps, `- filter: {...}`.
  *
- * The hard idea: a step's value may be a map that its table describes, or a short form that only
- * the step understands (`- filter: level == "error"`, `- dedupe: id`). The table is asked when the
- * value is a map and the step has one; the step's own check() sees the value always, unless a
- * required option is missing from the map, which was complained about then. A bare `- name` is a
- * step without options.
+ * The hard idea: a step that has a table of options takes a map that the table describes; one that
+ * has none reads its value itself, in its check(), and so may know short forms (`- filter: level ==
+ * "error"`). A table's check() is not called for what is no map, nor when a required option is
+ * missing from it: that was complained about then. A bare `- name` is a step without options.
  *
  * A step that has outputs of its own (route) gives them to the transformer; one step may.
  */
@@ -17,18 +16,18 @@ static void step_options(struct chain_step *step, void *config, const struct nod
 {
 	const struct stage_ops *ops = step->ops;
 	bool nothing = value->kind == NODE_SCALAR && value->scalar == NODE_NULL;
+	bool map = value->kind == NODE_MAP || nothing;
 	unsigned before = c->count;
 	if (value->bad)
 		return;
-	if (ops->options && (value->kind == NODE_MAP || nothing))
-		option_parse(ops->options, value, NULL, config, c);
-	else if (ops->options)
-		option_parse(ops->options, NULL, NULL, config,
-		             c); /* a short form: check reads it */
-	else if (!ops->check && !nothing && !(value->kind == NODE_MAP && value->n == 0))
-		complain(c, value, "%s: takes no options", ops->name);
-	if (!ops->check && ops->options && value->kind != NODE_MAP && !nothing)
+	if (ops->options && !map) {
 		complain(c, value, "%s: expected a map, got %s", key->text, node_describe(value));
+		return;
+	}
+	if (ops->options)
+		option_parse(ops->options, value, NULL, config, c);
+	else if (!ops->check && !nothing && !(map && value->n == 0))
+		complain(c, value, "%s: takes no options", ops->name);
 	bool whole = c->count == before || !config_any_required(ops->options);
 	if (ops->check && whole)
 		ops->check(config, value, c);

@@ -153,7 +153,7 @@ static void lua_check(void *config, const struct node *node, struct complaints *
 {
 	struct lua_config *c = config;
 	char why[STAGE_WHY_MAX];
-	if (node->kind != NODE_MAP || !find_script(c, node, out))
+	if (!find_script(c, node, out))
 		return;
 	int function;
 	struct lua_box *b = load(c, &function, why, sizeof(why));
