@@ -182,6 +182,8 @@ struct stage {
 	                           cannot go on */
 	uint32_t max_attempts;  /* and so many are enough */
 	bool poison_in_hand;    /* what is being rejected is that input */
+	bool crowded; /* producer: many places of the position were set since the last commit:
+	               * produce() is to return, so that there can be one */
 	bool resumes; /* producer: what it has in hand and has not yet made is read again from the
 	               * position: a drain may end it between two records */
 	uint64_t

@@ -273,7 +273,8 @@ static int produce(struct stage *st)
 	if (r < 0)
 		return r;
 	r = 1;
-	for (unsigned n = 0; r > 0 && n < TAKE_MESSAGES && total < TAKE_BYTES; n++) {
+	for (unsigned n = 0; r > 0 && n < TAKE_MESSAGES && total < TAKE_BYTES && !st->crowded;
+	     n++) {
 		r = receive(st, &bytes);
 		total += bytes;
 	}
