@@ -577,6 +577,8 @@ void unit_rewind(struct worker *w)
 	w->n_ranges = 0;
 	w->range_bytes = 0;
 	memcpy(w->position, w->me->position, sizeof(w->position));
+	if (w->dead.open) /* the next try may be long in coming, and others have letters, too */
+		unit_give_up(w, &w->dead);
 	w->dead.used = w->dead.records = 0;
 	for (unsigned i = 0; i < w->n_in; i++) {
 		w->in[i].record = w->in[i].from_record;

@@ -8,6 +8,7 @@ import pytest
 import zmq
 
 import box
+from feed import push
 
 MIB = 1 << 20
 
@@ -114,6 +115,30 @@ consumers:
     assert len(got) == grown + 4000 + 4000
     assert books["delivered"] == len(got) + grown + (grown + 4000) // 2 + 4000
     assert books["dropped"] == 0 and books["dead"] == 0
+
+
+def test_who_waits_for_a_peer_keeps_no_room_for_letters(daemon, port):
+    """A record that cannot be encoded, beside one that can, for a peer that is not there: the room for letters is
+    others' meanwhile."""
+    a, b = port(), port()
+    d = daemon("""
+        daemon: {runtime_dir: @DIR@/run, stop_timeout: 1s}
+        arena: {size: 576KiB, buffer: 64KiB}
+        producers:
+          a: {type: zmq, listen: "tcp://127.0.0.1:%d", codec: json}
+          b: {type: zmq, listen: "tcp://127.0.0.1:%d", codec: json}
+        consumers:
+          c1: {from: a, type: zmq, connect: "tcp://127.0.0.1:%d", codec: lines}
+          c2: {from: a, type: zmq, connect: "tcp://127.0.0.1:%d", codec: lines}
+          out: {from: b, type: file, path: @DIR@/out.jsonl, codec: json}
+        """ % (a, b, port(), port()), expect=["not reachable", "stop_timeout is over"])
+    with push("tcp://127.0.0.1:%d" % a) as s:
+        s.send(b'{"x": 1}\n{"line": "y"}\n')
+    d.wait_for(lambda: d.stage("c1")["state"] == d.stage("c2")["state"] == "unreachable")
+    assert d.edge("*->dead")["quota"] == 2  # or both could keep one
+    with push("tcp://127.0.0.1:%d" % b) as s:
+        s.send(b"nonsense\n")
+    d.wait_for(lambda: len(d.dead_letters()) == 1)
 
 
 def test_full_drop_is_counted(daemon):
