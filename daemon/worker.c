@@ -109,6 +109,8 @@ static int doze(struct worker *w, enum worker_waiting waiting, bool napping, str
 		timeout_ns = 0;
 	int r = (napping ? link_nap : link_wait)(w->link, all, n_fds + 1, timeout_ns);
 	note_sleep(w, waiting, from, clock_monotonic());
+	if (w->stage->ops && w->stage->ops->doors)
+		w->stage->ops->doors(&w->st);
 	atomic_fetch_add_explicit(&w->me->progress, 1, memory_order_relaxed);
 	if (r > 0 && all[0].revents) {
 		read_channel(w);

@@ -253,6 +253,9 @@ struct stage_ops {
 	 * still to be produced, until produce() answers IDLE. An answer that is not 0: there is
 	 * nothing, leave now. Optional. */
 	int (*drain)(struct stage *st);
+	/* The worker has slept, for whatever reason, maybe in the middle of a unit: look after
+	 * those who want to connect. Makes nothing and sends nothing. Optional. */
+	void (*doors)(struct stage *st);
 	/* Reopen files (SIGHUP, logrotate). Between units only. Optional. */
 	int (*reopen)(struct stage *st);
 };

@@ -346,6 +346,12 @@ int zmqsock_look(struct zmqsock *s)
 	return zmqsock_service(s);
 }
 
+void zmqsock_doors(struct zmqsock *s)
+{
+	if (s->monitor)
+		(void)zmqsock_look(s);
+}
+
 static void shut(struct zmqsock *s)
 {
 	if (s->monitor)

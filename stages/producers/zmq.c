@@ -311,6 +311,11 @@ static int producer_drain(struct stage *st)
 	return STAGE_OK;
 }
 
+static void doors(struct stage *st)
+{
+	zmqsock_doors(&((struct zmq_state *)st->state)->sock);
+}
+
 static int producer_reopen(struct stage *st)
 {
 	zmqsock_reload(&((struct zmq_state *)st->state)->sock);
@@ -345,5 +350,6 @@ const struct stage_ops producer_zmq = {
         .produce = produce,
         .stored = stored,
         .drain = producer_drain,
+        .doors = doors,
         .reopen = producer_reopen,
 };
