@@ -230,6 +230,7 @@ static void fill_stage(struct worker *w)
 	st->timeout = s->timeout;
 	atomic_store_explicit(&w->me->hand_input, STAGE_HAND_NONE, memory_order_relaxed);
 	st->hand = &w->me->hand_input;
+	st->progress = &w->me->progress;
 	st->poison_input = w->me->poison_input;
 	st->poison_count = w->me->poison_count;
 	st->poison_signal = w->me->poison_signal;
@@ -272,8 +273,10 @@ static int make_chain(struct worker *w)
 	}
 	int r = chain_init(&w->chain, s->name, s->steps, s->n_steps, &w->host, w->me->ordinal,
 	                   s->workers, w->a->buffer_size);
-	for (unsigned i = 0; r == 0 && i < w->chain.n; i++)
+	for (unsigned i = 0; r == 0 && i < w->chain.n; i++) {
 		w->chain.steps[i].doubt_from = w->a->h->rebuilt ? w->a->h->doubt_from : 0;
+		w->chain.steps[i].progress = &w->me->progress;
+	}
 	w->chain.env = w->state;
 	w->chain.hand = &w->me->hand_step;
 	return r;

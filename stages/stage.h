@@ -26,6 +26,7 @@
 #pragma once
 
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -186,6 +187,7 @@ struct stage {
 	               * produce() is to return, so that there can be one */
 	bool resumes; /* producer: what it has in hand and has not yet made is read again from the
 	               * position: a drain may end it between two records */
+	_Atomic uint64_t *progress; /* see stage_goes_on(); NULL: nobody asks */
 	uint64_t
 	        refused; /* counted refusals that cost no record: bad clients, too large messages */
 };
@@ -283,6 +285,14 @@ static inline int stage_reject(struct stage *st, const char *why, const void *in
 static inline int stage_position(struct stage *st, uint32_t off, const void *data, uint32_t len)
 {
 	return st->host->position(st->host, off, data, len);
+}
+
+/* Says that a call that lasts does so because something outside is slow, not because it hangs: a
+ * worker that shows no progress for `stall_timeout` is killed. */
+static inline void stage_goes_on(struct stage *st)
+{
+	if (st->progress)
+		atomic_fetch_add_explicit(st->progress, 1, memory_order_relaxed);
 }
 
 /* A step emits a record of its own: it goes through the steps behind this one. @r is used up (its

@@ -24,7 +24,6 @@
 #define MONITOR_ENDPOINT "inproc://monitor"
 
 enum {
-	HANDSHAKE_MS = 5000,
 	LOOK_EVERY = 10 * 1000 * 1000, /* ns */
 };
 

@@ -174,6 +174,29 @@ def test_doors_are_watched_while_it_waits(daemon, port, zmq_context, why):
     assert d.worker("in")["state"] == why
 
 
+def test_a_slow_program_does_not_hang(daemon, port):
+    """One that takes what it is given bit by bit is let be, however long that lasts."""
+    a = port()
+    d = daemon("""
+        arena: {size: 8MiB, buffer: 1MiB}
+        producers:
+          in: {type: zmq, listen: "tcp://127.0.0.1:%d", codec: json}
+        consumers:
+          out:
+            type: exec
+            codec: json
+            timeout: 700ms
+            stall_timeout: 1500ms
+            command: [python3, "-c", "%s"]
+        """ % (a, r"import os, time\nwhile b := os.read(0, 32768):\n os.write(2, b'.')\n time.sleep(0.15)"),
+        expect=["program"])
+    line = json.dumps({"x": "y" * 1000}).encode() + b"\n"
+    with push("tcp://127.0.0.1:%d" % a) as s:
+        s.send(line * 800)
+    d.settle(received=800, delivered=800)
+    assert d.worker("out")["restarts"] == 0
+
+
 def test_full_drop_is_counted(daemon):
     """An edge with `full: drop` loses what its reader has no room for, counted; the other reader has all."""
     d = daemon("""
