@@ -249,8 +249,8 @@ static int host_position(struct stage_host *h, uint32_t off, const void *data, u
 	w->ranges[w->n_ranges].off = off;
 	w->ranges[w->n_ranges++].len = len;
 	w->range_bytes += len + 8;
-	w->want_commit |=
-	        w->n_ranges > UNIT_RANGES_MAX / 2 || w->range_bytes > ARENA_PATCHES_MAX / 2;
+	w->st.crowded = w->n_ranges > UNIT_RANGES_MAX / 2 || w->range_bytes > ARENA_PATCHES_MAX / 2;
+	w->want_commit |= w->st.crowded;
 	return 0;
 }
 
@@ -505,7 +505,7 @@ static void start_over(struct worker *w)
 	w->n_in = stays;
 	w->n_ranges = 0;
 	w->range_bytes = 0;
-	w->want_commit = w->prepared = w->bare = false;
+	w->want_commit = w->prepared = w->bare = w->st.crowded = false;
 	w->emitted_here = 0;
 	if (stays) {
 		w->in[0] = last;
@@ -567,6 +567,8 @@ void unit_rewind(struct worker *w)
 	w->n_ranges = 0;
 	w->range_bytes = 0;
 	memcpy(w->position, w->me->position, sizeof(w->position));
+	if (w->dead.open) /* the next try may be long in coming, and others have letters, too */
+		unit_give_up(w, &w->dead);
 	w->dead.used = w->dead.records = 0;
 	for (unsigned i = 0; i < w->n_in; i++) {
 		w->in[i].record = w->in[i].from_record;

@@ -7,6 +7,11 @@
  * `id` is made of the arena's epoch, the slot, the commit's number and the letter's place in it, so
  * the same letter has the same id however often its unit is tried. An input that no buffer holds is
  * cut.
+ *
+ * Nobody can reject a letter: what the writer cannot put down is gone. So whatever a letter holds,
+ * it has a form in JSON, which is seen by writing it. Reasons and places quote names and data from
+ * outside, maybe cut in the middle of a character: what is no UTF-8 in them becomes `?`. A record
+ * that JSON cannot say (nested too deep for one thing) stands there as its msgpack bytes.
  */
 #include "daemon/worker.h"
 
@@ -34,10 +39,29 @@ static void put_str(struct buf *b, const char *s, size_t len)
 	b->len = (size_t)(mp_write_str(b->p + b->len, s, (uint32_t)len) - b->p);
 }
 
+/* Bytes of the character at @p, 0: it is none. */
+static size_t character(const uint8_t *p, size_t left)
+{
+	for (size_t n = 1; n <= 4 && n <= left; n++)
+		if (mp_utf8_valid(p, n))
+			return n;
+	return 0;
+}
+
 static void put_pair(struct buf *b, const char *key, const char *value)
 {
+	char text[STAGE_WHY_MAX + 64];
+	size_t len = strnlen(value, sizeof(text)), n;
+	memcpy(text, value, len);
+	for (size_t i = 0; i < len; i += n) {
+		n = character((const uint8_t *)text + i, len - i);
+		if (!n) {
+			text[i] = '?';
+			n = 1;
+		}
+	}
 	put_str(b, key, strlen(key));
-	put_str(b, value, strlen(value));
+	put_str(b, text, len);
 }
 
 static void put_uint(struct buf *b, const char *key, uint64_t v)
@@ -104,6 +128,14 @@ static void write_letter(struct worker *w, const char *why, const char *step, co
 	put_uint(b, "attempts", attempts);
 }
 
+/* Whether the letter in hand can be written down. */
+static bool has_a_form(struct worker *w)
+{
+	w->tap_buf.len = 0;
+	return !w->tap_codec.ops || w->tap_codec.ops->encode(&w->tap_codec, w->letter.p,
+	                                                     w->letter.len, &w->tap_buf) == 0;
+}
+
 int unit_letter(struct worker *w, const char *why, const char *step, const void *input, size_t len,
                 bool is_record, const char *at, uint32_t attempts)
 {
@@ -116,6 +148,8 @@ int unit_letter(struct worker *w, const char *why, const char *step, const void 
 		return 0;
 	}
 	write_letter(w, why, step, input, len, is_record, at, attempts);
+	if (is_record && !has_a_form(w))
+		write_letter(w, why, step, input, len, false, at, attempts);
 	int r = unit_room(w, &w->dead, w->letter.len);
 	if (r != 0)
 		return r < 0 ? r : -EMSGSIZE;

@@ -42,6 +42,9 @@ uint64_t unit_stored(struct worker *w, bool delivered)
 		bool still = true;
 		uint64_t before = intent_commits(w->a, &still);
 		uint64_t oldest = oldest_origin(w, committed);
+		/* facts are plain: they must have been read before the second look at the commits
+		 */
+		atomic_thread_fence(memory_order_acquire);
 		if (intent_commits(w->a, &still) == before && still)
 			return oldest;
 	}

@@ -109,6 +109,8 @@ static int doze(struct worker *w, enum worker_waiting waiting, bool napping, str
 		timeout_ns = 0;
 	int r = (napping ? link_nap : link_wait)(w->link, all, n_fds + 1, timeout_ns);
 	note_sleep(w, waiting, from, clock_monotonic());
+	if (w->stage->ops && w->stage->ops->doors)
+		w->stage->ops->doors(&w->st);
 	atomic_fetch_add_explicit(&w->me->progress, 1, memory_order_relaxed);
 	if (r > 0 && all[0].revents) {
 		read_channel(w);
@@ -229,6 +231,7 @@ static void fill_stage(struct worker *w)
 	st->timeout = s->timeout;
 	atomic_store_explicit(&w->me->hand_input, STAGE_HAND_NONE, memory_order_relaxed);
 	st->hand = &w->me->hand_input;
+	st->progress = &w->me->progress;
 	st->poison_input = w->me->poison_input;
 	st->poison_count = w->me->poison_count;
 	st->poison_signal = w->me->poison_signal;
@@ -271,8 +274,10 @@ static int make_chain(struct worker *w)
 	}
 	int r = chain_init(&w->chain, s->name, s->steps, s->n_steps, &w->host, w->me->ordinal,
 	                   s->workers, w->a->buffer_size);
-	for (unsigned i = 0; r == 0 && i < w->chain.n; i++)
+	for (unsigned i = 0; r == 0 && i < w->chain.n; i++) {
 		w->chain.steps[i].doubt_from = w->a->h->rebuilt ? w->a->h->doubt_from : 0;
+		w->chain.steps[i].progress = &w->me->progress;
+	}
 	w->chain.env = w->state;
 	w->chain.hand = &w->me->hand_step;
 	return r;

@@ -202,8 +202,8 @@ const uint8_t *mp_read_long(const uint8_t *p, const uint8_t *end, struct mp *out
 
 const uint8_t *mp_skip_long(const uint8_t *p, const uint8_t *end)
 {
-	uint64_t left[MP_DEPTH_MAX]; /* of the containers around the innermost one */
-	uint64_t now = 1;            /* elements still to come in the innermost one */
+	uint64_t left[MP_DEPTH_HELD]; /* of the containers around the innermost one */
+	uint64_t now = 1;             /* elements still to come in the innermost one */
 	unsigned depth = 0;
 
 	for (;;) {
@@ -216,7 +216,7 @@ const uint8_t *mp_skip_long(const uint8_t *p, const uint8_t *end)
 			if (!next)
 				return NULL;
 			if (v.type == MP_MAP || v.type == MP_ARRAY) {
-				if (depth == MP_DEPTH_MAX)
+				if (depth == MP_DEPTH_HELD)
 					return NULL;
 				if (v.n) {
 					left[depth++] = now;

@@ -4,8 +4,12 @@
  * objects, and needs no memory.
  *
  * Readers are safe on any input: they never touch a byte at or behind `end`, nesting deeper than
- * MP_DEPTH_MAX is refused, and a length claim larger than what is left is refused before it is
+ * MP_DEPTH_HELD is refused, and a length claim larger than what is left is refused before it is
  * used. Writers need room: MP_HEAD_MAX bytes for any head or scalar, plus the payload.
+ *
+ * What comes from outside may nest MP_DEPTH_MAX deep (the codecs see to it). Steps and dead letters
+ * put it deeper, and what they put into a chunk has to be read again: so mp_skip goes further. A
+ * configuration that nests 384 levels deeper still is not thought of.
  *
  * The common short forms are inline; everything else is in mp.c. Numbers are big-endian on the
  * wire.
@@ -18,8 +22,9 @@
 #include <string.h>
 
 enum {
-	MP_DEPTH_MAX = 128, /* containers inside containers */
-	MP_HEAD_MAX = 9,    /* bytes of the longest head or scalar */
+	MP_DEPTH_MAX = 128,  /* containers inside containers, as they come from outside */
+	MP_DEPTH_HELD = 512, /* as they may stand in a chunk */
+	MP_HEAD_MAX = 9,     /* bytes of the longest head or scalar */
 };
 
 enum mp_type {

@@ -11,7 +11,8 @@
  *    that one and a stream of like records settles on one block.
  *
  * Limits: keys of nested maps are taken as unique (the codecs saw to it). A value set deeper inside
- * a record than it was found may reach a nesting that the next reader refuses (MP_DEPTH_MAX).
+ * a record than it was found may reach a nesting that the next reader refuses (MP_DEPTH_HELD), but
+ * only by many such steps: what comes from outside is less deep by far.
  */
 #include "ipc/record.h"
 

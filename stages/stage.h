@@ -26,6 +26,7 @@
 #pragma once
 
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -182,8 +183,11 @@ struct stage {
 	                           cannot go on */
 	uint32_t max_attempts;  /* and so many are enough */
 	bool poison_in_hand;    /* what is being rejected is that input */
+	bool crowded; /* producer: many places of the position were set since the last commit:
+	               * produce() is to return, so that there can be one */
 	bool resumes; /* producer: what it has in hand and has not yet made is read again from the
 	               * position: a drain may end it between two records */
+	_Atomic uint64_t *progress; /* see stage_goes_on(); NULL: nobody asks */
 	uint64_t
 	        refused; /* counted refusals that cost no record: bad clients, too large messages */
 };
@@ -254,6 +258,9 @@ struct stage_ops {
 	 * still to be produced, until produce() answers IDLE. An answer that is not 0: there is
 	 * nothing, leave now. Optional. */
 	int (*drain)(struct stage *st);
+	/* The worker has slept, for whatever reason, maybe in the middle of a unit: look after
+	 * those who want to connect. Makes nothing and sends nothing. Optional. */
+	void (*doors)(struct stage *st);
 	/* Reopen files (SIGHUP, logrotate). Between units only. Optional. */
 	int (*reopen)(struct stage *st);
 };
@@ -281,6 +288,14 @@ static inline int stage_reject(struct stage *st, const char *why, const void *in
 static inline int stage_position(struct stage *st, uint32_t off, const void *data, uint32_t len)
 {
 	return st->host->position(st->host, off, data, len);
+}
+
+/* Says that a call that lasts does so because something outside is slow, not because it hangs: a
+ * worker that shows no progress for `stall_timeout` is killed. */
+static inline void stage_goes_on(struct stage *st)
+{
+	if (st->progress)
+		atomic_fetch_add_explicit(st->progress, 1, memory_order_relaxed);
 }
 
 /* A step emits a record of its own: it goes through the steps behind this one. @r is used up (its

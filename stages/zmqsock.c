@@ -24,7 +24,6 @@
 #define MONITOR_ENDPOINT "inproc://monitor"
 
 enum {
-	HANDSHAKE_MS = 5000,
 	LOOK_EVERY = 10 * 1000 * 1000, /* ns */
 };
 
@@ -344,6 +343,12 @@ int zmqsock_look(struct zmqsock *s)
 		return 0;
 	s->looked = now;
 	return zmqsock_service(s);
+}
+
+void zmqsock_doors(struct zmqsock *s)
+{
+	if (s->monitor)
+		(void)zmqsock_look(s);
 }
 
 static void shut(struct zmqsock *s)

@@ -119,6 +119,10 @@ int zmqsock_service(struct zmqsock *s);
 /* The same for a call that comes often: not at all when the descriptors of zmqsock_wait() have
  * nothing new and the last look is but milliseconds ago. */
 int zmqsock_look(struct zmqsock *s);
+/* The same while the stage waits for something else, maybe for long: what libzmq has to tell would
+ * gather in memory, and nobody would be let in or kept out. An error shows again with the next
+ * look. */
+void zmqsock_doors(struct zmqsock *s);
 
 /* Puts the descriptors to wait for into st->fds[0..] and sets st->n_fds. They are edge-triggered:
  * call it after a receive said EAGAIN and after zmqsock_service. */

@@ -149,8 +149,10 @@ static int exec_send(struct stage *st, size_t left)
 			return r;
 		if (r)
 			return exec_failed(st, r);
-		if (child_unsent(&x->child) < before)
+		if (child_unsent(&x->child) < before) {
 			deadline = clock_monotonic() + st->timeout;
+			stage_goes_on(st);
+		}
 	}
 	return 0;
 }

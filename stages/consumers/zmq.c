@@ -311,6 +311,11 @@ static int committed(struct stage *st, const struct commit_id *id)
 	return r ? r : dealer_committed(z->dealer, id);
 }
 
+static void doors(struct stage *st)
+{
+	zmqsock_doors(&((struct zmq_state *)st->state)->sock);
+}
+
 static int consumer_reopen(struct stage *st)
 {
 	zmqsock_reload(&((struct zmq_state *)st->state)->sock);
@@ -349,5 +354,6 @@ const struct stage_ops consumer_zmq = {
         .commit = commit,
         .rollback = rollback,
         .committed = committed,
+        .doors = doors,
         .reopen = consumer_reopen,
 };

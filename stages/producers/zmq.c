@@ -273,7 +273,8 @@ static int produce(struct stage *st)
 	if (r < 0)
 		return r;
 	r = 1;
-	for (unsigned n = 0; r > 0 && n < TAKE_MESSAGES && total < TAKE_BYTES; n++) {
+	for (unsigned n = 0; r > 0 && n < TAKE_MESSAGES && total < TAKE_BYTES && !st->crowded;
+	     n++) {
 		r = receive(st, &bytes);
 		total += bytes;
 	}
@@ -310,6 +311,11 @@ static int producer_drain(struct stage *st)
 	return STAGE_OK;
 }
 
+static void doors(struct stage *st)
+{
+	zmqsock_doors(&((struct zmq_state *)st->state)->sock);
+}
+
 static int producer_reopen(struct stage *st)
 {
 	zmqsock_reload(&((struct zmq_state *)st->state)->sock);
@@ -344,5 +350,6 @@ const struct stage_ops producer_zmq = {
         .produce = produce,
         .stored = stored,
         .drain = producer_drain,
+        .doors = doors,
         .reopen = producer_reopen,
 };

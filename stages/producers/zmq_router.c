@@ -349,20 +349,23 @@ static unsigned oldest(const struct router *ro)
 	return best;
 }
 
-/* 0: there is a free slot; 1: there is none; -errno. */
+/* 0: there is a free slot; 1: there is none; -errno. One goes for one that comes, and where
+ * max_clients was lowered one more: a unit has room for few. */
 static int make_room(struct router *ro)
 {
-	while (ro->clients.n >= ro->cfg.max_clients) {
+	bool room = ro->clients.n < ro->cfg.max_clients;
+	for (unsigned i = 0; i < 2 && ro->clients.n >= ro->cfg.max_clients; i++) {
 		unsigned out = oldest(ro);
 		if (out == CLIENTS_NONE)
-			return 1;
+			break;
 		clients_remove(&ro->clients, out);
 		ro->session[out] = (struct session){0};
 		int r = clients_save(&ro->clients, ro->st, out);
 		if (r < 0)
 			return r;
+		room = true;
 	}
-	return 0;
+	return room ? 0 : 1;
 }
 
 /* The client's slot, a new one when it is unknown. 0; 1: no room; -errno. */

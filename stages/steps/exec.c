@@ -25,10 +25,10 @@
  * even so is not the record's fault: the step gives up, and the worker's restarts show why.
  *
  * Honest limits: a round trip a record, 20 to 40 us and two context switches, because a chain runs
- * record by record; one bad record can hold the step for attempts x timeout, which has to stay
- * below the stage's stall_timeout. What a program does besides answering is done again when a
- * record is run again. An unasked answer in right form that arrives after the next question was
- * sent is taken for its answer.
+ * record by record; one bad record can hold the step for `attempts` times a pause of up to 30 s and
+ * the timeout; one such time has to stay below the stage's stall_timeout. What a program does
+ * besides answering is done again when a record is run again. An unasked answer in right form that
+ * arrives after the next question was sent is taken for its answer.
  */
 #include "stages/child.h"
 
@@ -408,6 +408,7 @@ static int exec_transform(struct stage *st, struct record *rec)
 	if (r)
 		return r;
 	for (int64_t i = 1; i <= c->attempts; i++) {
+		stage_goes_on(st);
 		r = exec_attempt(st, i == c->attempts);
 		if (r == 0)
 			return exec_take(st, rec);

@@ -10,6 +10,7 @@ import pytest
 import zmq
 
 import box
+from feed import push
 
 CONFIG = """
 arena: {size: 8MiB, buffer: 64KiB}
@@ -80,6 +81,62 @@ def test_bad_payloads(daemon, port, zmq_context, codec):
     # each kind was refused every time, with a reason (a number too large for a double may pass as text)
     assert len(letters) >= 3 * (len(bad) - 1)
     assert all(x["error"] and x["stage"] == "in" and x["position"] for x in letters)
+
+
+def test_every_letter_is_written(daemon, port, zmq_context):
+    """A reason cut within a character, an id that is no text, a record that nests as deep as one may: none of
+    them takes its own letter away, nor others."""
+    p = port()
+    d = daemon("""
+        arena: {size: 8MiB, buffer: 64KiB}
+        producers:
+          in: {type: zmq, listen: "tcp://127.0.0.1:%d", socket: router, codec: json}
+        transformers:
+          t:
+            steps:
+              - lua: {script: "function process(r) error(r.text, 0) end"}
+        consumers:
+          out: {type: file, path: @DIR@/out.jsonl, codec: json}
+        """ % p)
+    s = zmq_context.socket(zmq.DEALER)
+    s.setsockopt(zmq.LINGER, 0)
+    s.setsockopt(zmq.ROUTING_ID, b"\xff\xc3")
+    s.connect("tcp://127.0.0.1:%d" % p)
+    rows = [{"n": i, "text": "x" * i + "\u00e4" * 300} for i in range(4)]
+    rows += [{"n": 4 + i, "text": "deep", "a": json.loads("[" * (124 + i) + "]" * (124 + i))} for i in range(4)]
+    payload = "\n".join(json.dumps(r) for r in rows).encode()
+    s.send_multipart([b"HELLO", b"1", b"1"])
+    s.send_multipart([b"SEND", b"1", payload + b"\nnonsense"])
+    books = d.settle(received=9)
+    assert (books["dead"], books["letters"], books["aside"]) == (9, 9, 0)
+    letters = d.dead_letters()
+    assert [r["input"] for r in letters if r["position"]] == ["nonsense"]
+    assert all(r["position"] in ("", "message 1 of ??, byte %d" % (len(payload) + 1)) for r in letters)
+    assert sorted(r["input"]["n"] for r in letters if isinstance(r["input"], dict)) == list(range(7))
+    assert sum(r["error"].startswith("xx\u00e4") for r in letters) == 1
+    s.close()
+
+
+def test_steps_nest_deeper(daemon, port):
+    """What a step puts deeper than anything may come is still read by whoever is next, or refused alone."""
+    p = port()
+    d = daemon("""
+        arena: {size: 8MiB, buffer: 64KiB}
+        producers:
+          in: {type: zmq, listen: "tcp://127.0.0.1:%d", codec: json}
+        transformers:
+          t: {steps: [set: {x.y: =a}]}
+          u: {steps: [set: {v.w: =x}]}
+        consumers:
+          out: {type: file, path: @DIR@/out.jsonl, codec: json}
+        """ % p)
+    depths = [1, 127, 2, 126, 120, 3]
+    with push("tcp://127.0.0.1:%d" % p) as s:
+        s.send(b"\n".join(b'{"n":%d,"a":%s}' % (k, b"[" * k + b"]" * k) for k in depths))
+    books = d.settle(received=len(depths))
+    assert (books["dead"], books["letters"], books["aside"]) == (2, 2, 0)
+    assert [r["n"] for r in box.ndjson(d.dir / "out.jsonl")] == [1, 2, 120, 3]
+    assert {r["error"] for r in d.dead_letters()} == {"nested too deep"}
 
 
 def raw_greeting():

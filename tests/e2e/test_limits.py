@@ -1,6 +1,7 @@
 """Memory is a number; quotas of one never deadlock; what does not fit is refused, dropped and counted."""
 import json
 import os
+import socket
 import threading
 import time
 
@@ -8,6 +9,7 @@ import pytest
 import zmq
 
 import box
+from feed import push
 
 MIB = 1 << 20
 
@@ -114,6 +116,85 @@ consumers:
     assert len(got) == grown + 4000 + 4000
     assert books["delivered"] == len(got) + grown + (grown + 4000) // 2 + 4000
     assert books["dropped"] == 0 and books["dead"] == 0
+
+
+def test_who_waits_for_a_peer_keeps_no_room_for_letters(daemon, port):
+    """A record that cannot be encoded, beside one that can, for a peer that is not there: the room for letters is
+    others' meanwhile."""
+    a, b = port(), port()
+    d = daemon("""
+        daemon: {runtime_dir: @DIR@/run, stop_timeout: 1s}
+        arena: {size: 576KiB, buffer: 64KiB}
+        producers:
+          a: {type: zmq, listen: "tcp://127.0.0.1:%d", codec: json}
+          b: {type: zmq, listen: "tcp://127.0.0.1:%d", codec: json}
+        consumers:
+          c1: {from: a, type: zmq, connect: "tcp://127.0.0.1:%d", codec: lines}
+          c2: {from: a, type: zmq, connect: "tcp://127.0.0.1:%d", codec: lines}
+          out: {from: b, type: file, path: @DIR@/out.jsonl, codec: json}
+        """ % (a, b, port(), port()), expect=["not reachable", "stop_timeout is over"])
+    with push("tcp://127.0.0.1:%d" % a) as s:
+        s.send(b'{"x": 1}\n{"line": "y"}\n')
+    d.wait_for(lambda: d.stage("c1")["state"] == d.stage("c2")["state"] == "unreachable")
+    assert d.edge("*->dead")["quota"] == 2  # so that two can use it up
+    with push("tcp://127.0.0.1:%d" % b) as s:
+        s.send(b"nonsense\n")
+    d.wait_for(lambda: len(d.dead_letters()) == 1)
+
+
+@pytest.mark.parametrize("why", ["blocked", "paused"])
+def test_doors_are_watched_while_it_waits(daemon, port, zmq_context, why):
+    """Who connects while a producer waits is let in, or counted: nothing of it gathers anywhere."""
+    a = port()
+    d = daemon("""
+        daemon: {runtime_dir: @DIR@/run, stop_timeout: 1s}
+        arena: {size: 384KiB, buffer: 64KiB}
+        producers:
+          in: {type: zmq, listen: "tcp://127.0.0.1:%d", codec: json}
+        consumers:
+          out: {type: zmq, connect: "tcp://127.0.0.1:%d", codec: json}
+        """ % (a, port()), expect=["not reachable", "stop_timeout is over"])
+    if why == "paused":
+        d.sluicectl("pause", "in")
+    else:
+        with push("tcp://127.0.0.1:%d" % a) as s:
+            for i in range(8):
+                s.send(json.dumps({"x": "y" * 50000}).encode())
+    d.wait_for(lambda: d.worker("in")["state"] == why)
+    for i in range(50):
+        with socket.create_connection(("127.0.0.1", a)) as s:
+            s.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    d.wait_for(lambda: d.stats("in")["refused"] >= 50)
+    s = zmq_context.socket(zmq.PUSH)
+    s.setsockopt(zmq.LINGER, 0)
+    s.setsockopt(zmq.IMMEDIATE, 1)
+    s.connect("tcp://127.0.0.1:%d" % a)
+    assert s.poll(box.DEADLINE * 1000, zmq.POLLOUT), "nobody is let in"
+    s.close()
+    assert d.worker("in")["state"] == why
+
+
+def test_a_slow_program_does_not_hang(daemon, port):
+    """One that takes what it is given bit by bit is let be, however long that lasts."""
+    a = port()
+    d = daemon("""
+        arena: {size: 8MiB, buffer: 1MiB}
+        producers:
+          in: {type: zmq, listen: "tcp://127.0.0.1:%d", codec: json}
+        consumers:
+          out:
+            type: exec
+            codec: json
+            timeout: 700ms
+            stall_timeout: 1500ms
+            command: [python3, "-c", "%s"]
+        """ % (a, r"import os, time\nwhile b := os.read(0, 32768):\n os.write(2, b'.')\n time.sleep(0.15)"),
+        expect=["program"])
+    line = json.dumps({"x": "y" * 1000}).encode() + b"\n"
+    with push("tcp://127.0.0.1:%d" % a) as s:
+        s.send(line * 800)
+    d.settle(received=800, delivered=800)
+    assert d.worker("out")["restarts"] == 0
 
 
 def test_full_drop_is_counted(daemon):

@@ -198,6 +198,32 @@ def test_window(daemon, port, peer):
     assert ids(d) == list(range(1, 21))
 
 
+def test_a_crowd(daemon, port, peer):
+    """More clients at once than a commit has room for, and then fewer that are remembered."""
+    p = port()
+    d = daemon(CONFIG % (p, ", max_clients: 300"))
+    crowd = [peer(p, "crowd-%d" % i) for i in range(300)]
+    for c in crowd:
+        assert c.hello(7) == (6, 256)
+    d.sluicectl("pause", "in")
+    d.wait_for(lambda: d.worker("in")["state"] == "paused")
+    for c in crowd:  # without records, so that nothing ends a unit
+        c.send(7)
+    d.sluicectl("resume", "in")
+    for c in crowd:
+        c.until_acked(7)
+    assert d.worker("in")["restarts"] == 0
+    d.write_config(CONFIG % (p, ", max_clients: 20"))
+    assert d.sluicectl("reload").returncode == 0
+    for c in crowd:
+        c.close()
+    late = peer(p, "late")
+    assert late.hello(3) == (2, 256)
+    late.send(3, {"id": 1})
+    late.until_acked(3)
+    d.settle(received=1, delivered=1)
+
+
 def test_two_clients(daemon, port, peer):
     p = port()
     d = daemon(CONFIG % (p, ""))

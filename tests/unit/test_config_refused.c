@@ -44,6 +44,31 @@ static void wrong_sections(void **state)
 	says(P "arena:\nconsumers:\n  out: {type: null}\n", "");
 }
 
+/* A step that a table describes has no short form. */
+static void steps_that_are_no_maps(void **state)
+{
+	(void)state;
+	static const char *const steps[] = {"aggregate", "parse"};
+	char text[256], want[128];
+	for (size_t i = 0; i < sizeof(steps) / sizeof(*steps); i++) {
+		snprintf(text, sizeof(text), P "transformers:\n  t: {steps: [{%s: \"x\"}]}\n" C,
+		         steps[i]);
+		snprintf(want, sizeof(want),
+		         "s.yaml:4:%zu: %s: expected a map of options, got a string\n",
+		         18 + strlen(steps[i]), steps[i]);
+		says(text, want);
+	}
+	says(P "transformers:\n  t: {steps: [{lua: }]}\n" C,
+	     "s.yaml:4:21: expected either `script` or `file`\n");
+	says(P "transformers:\n  t: {steps: [{lua: x}]}\n" C,
+	     "s.yaml:4:21: lua:1: syntax error near <eof>\n");
+	says(P "transformers:\n  t: {steps: [{explode: [a]}]}\n" C,
+	     "s.yaml:4:25: field: expected a string, got a list\n");
+	says(P "transformers:\n  t: {steps: [{dedupe: {a: b}}]}\n" C,
+	     "s.yaml:4:24: missing key \"by\": fields whose values together are the key (paths)\n"
+	     "s.yaml:4:25: unknown key \"a\": known here: by, ttl, max_entries, missing\n");
+}
+
 static void wrong_types(void **state)
 {
 	(void)state;
@@ -298,12 +323,12 @@ static void missing_file(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(wrong_sections), cmocka_unit_test(wrong_types),
-	        cmocka_unit_test(wrong_names),    cmocka_unit_test(wrong_options),
-	        cmocka_unit_test(wrong_steps),    cmocka_unit_test(wrong_from),
-	        cmocka_unit_test(wrong_graph),    cmocka_unit_test(wrong_whole),
-	        cmocka_unit_test(all_at_once),    cmocka_unit_test(secrets),
-	        cmocka_unit_test(missing_file),
+	        cmocka_unit_test(wrong_sections), cmocka_unit_test(steps_that_are_no_maps),
+	        cmocka_unit_test(wrong_types),    cmocka_unit_test(wrong_names),
+	        cmocka_unit_test(wrong_options),  cmocka_unit_test(wrong_steps),
+	        cmocka_unit_test(wrong_from),     cmocka_unit_test(wrong_graph),
+	        cmocka_unit_test(wrong_whole),    cmocka_unit_test(all_at_once),
+	        cmocka_unit_test(secrets),        cmocka_unit_test(missing_file),
 	};
 	return cmocka_run_group_tests(tests, start, stop);
 }

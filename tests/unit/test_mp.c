@@ -228,15 +228,15 @@ static void test_depth(void **state)
 	(void)state;
 	uint8_t deep[100001];
 	memset(deep, 0x91, sizeof(deep));
-	deep[MP_DEPTH_MAX] = 0xc0;
-	assert_ptr_equal(mp_skip(deep, deep + sizeof(deep)), deep + MP_DEPTH_MAX + 1);
-	deep[MP_DEPTH_MAX - 1] = 0x90;
-	assert_ptr_equal(mp_skip(deep, deep + sizeof(deep)), deep + MP_DEPTH_MAX);
+	deep[MP_DEPTH_HELD] = 0xc0;
+	assert_ptr_equal(mp_skip(deep, deep + sizeof(deep)), deep + MP_DEPTH_HELD + 1);
+	deep[MP_DEPTH_HELD - 1] = 0x90;
+	assert_ptr_equal(mp_skip(deep, deep + sizeof(deep)), deep + MP_DEPTH_HELD);
 	memset(deep, 0x91, sizeof(deep));
-	deep[MP_DEPTH_MAX] = 0x90;
+	deep[MP_DEPTH_HELD] = 0x90;
 	assert_null(mp_skip(deep, deep + sizeof(deep)));
 	deep[sizeof(deep) - 1] = 0xc0;
-	deep[MP_DEPTH_MAX] = 0x91;
+	deep[MP_DEPTH_HELD] = 0x91;
 	assert_null(mp_skip(deep, deep + sizeof(deep)));
 }
 
