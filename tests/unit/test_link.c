@@ -4,7 +4,6 @@
  */
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,20 +71,13 @@ static int64_t sleeps(struct rig *r, uint32_t w)
 	return clock_monotonic() - from;
 }
 
-/* Threads of this process by libzmq. */
-static unsigned zmq_threads(void)
+/* Of this process: libzmq's come to the one that is its own. */
+static unsigned threads(void)
 {
 	unsigned n = 0;
-	char path[300], name[32];
 	DIR *d = opendir("/proc/self/task");
-	for (struct dirent *e; (e = readdir(d));) {
-		snprintf(path, sizeof(path), "/proc/self/task/%s/comm", e->d_name);
-		int fd = open(path, O_RDONLY);
-		ssize_t len = fd >= 0 ? read(fd, name, sizeof(name) - 1) : 0;
-		if (fd >= 0)
-			close(fd);
-		n += len > 3 && memcmp(name, "ZMQ", 3) == 0;
-	}
+	for (struct dirent *e; (e = readdir(d));)
+		n += e->d_name[0] != '.';
 	closedir(d);
 	return n;
 }
@@ -164,9 +156,9 @@ static void test_threads(void **state)
 	struct rig *r = *state;
 	assert_int_equal(open_worker(r, 0, LINK_EVENTFD), 0);
 	link_ring(r->link[0], 2, LINK_EVENTFD, 0);
-	assert_int_equal(zmq_threads(), 0);
+	assert_int_equal(threads(), 1);
 	assert_int_equal(open_worker(r, 1, LINK_ZMQ), 0);
-	assert_true(zmq_threads() > 0);
+	assert_true(threads() > 1);
 }
 
 /* Other descriptors wake, too; a nap is deaf to doorbells. */
