@@ -15,9 +15,9 @@ static uint64_t oldest_origin(const struct worker *w, uint64_t none)
 		if (v.state != WORD_QUEUED && v.state != WORD_CLAIMED)
 			continue;
 		const struct arena_facts *f = &w->a->facts[i];
-		if (f->origin_worker == w->slot && v.edge != w->dead_edge &&
-		    f->origin_commit <= oldest)
-			oldest = f->origin_commit - 1;
+		uint64_t commit = f->origin_commit ? f->origin_commit : 1; /* none is 0 */
+		if (f->origin_worker == w->slot && v.edge != w->dead_edge && commit <= oldest)
+			oldest = commit - 1;
 	}
 	return oldest;
 }

@@ -115,7 +115,7 @@ static int aggregate_load(struct stage *st)
 		log_warning("aggregate: the configuration has changed: %llu groups are dropped",
 		            (unsigned long long)n - 1);
 	r = n ? state_clear(st->kv) : 0;
-	return r ? r : head_store(st);
+	return r == STATE_E_FULL ? -ENOSPC : r ? r : head_store(st);
 }
 
 static bool same_record(const struct origin *a, const struct origin *b)
