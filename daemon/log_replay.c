@@ -323,6 +323,22 @@ bool log_replay_waits(struct log_run *l, uint64_t seq)
 	       destination(l, wal_entry(&l->wal, seq), &to) == 0 && to;
 }
 
+uint64_t log_replay_needs(struct log_run *l, uint64_t *n)
+{
+	const struct unit_output *to;
+	uint64_t bytes = 0;
+	for (uint64_t seq = l->mark.next; seq < l->mark.end; seq++) {
+		if (is_done(l, seq))
+			continue;
+		const struct wal_entry *e = wal_entry(&l->wal, seq);
+		if (destination(l, e, &to) != 0 || !to)
+			continue;
+		bytes += wal_size(e->bytes, sizeof(struct log_note));
+		++*n;
+	}
+	return bytes;
+}
+
 /* Entries up to @to that are none of ours count as done. */
 static void extend(struct log_run *l, uint64_t to)
 {
@@ -336,10 +352,13 @@ static void extend(struct log_run *l, uint64_t to)
 	}
 }
 
-int log_replay_moved(struct log_run *l, const uint64_t *seq, unsigned n, uint64_t first)
+bool log_replay_can_move(const struct log_run *l, unsigned n)
 {
-	if (first + n - l->mark.next > LOG_MARK_BITS)
-		return WAL_E_FULL; /* then they are put back from where they were */
+	return l->wal.next_seq + n - l->mark.next <= LOG_MARK_BITS;
+}
+
+void log_replay_moved(struct log_run *l, const uint64_t *seq, unsigned n, uint64_t first)
+{
 	extend(l, first);
 	struct intent *in = intent_begin(log_arena(l), l->w->slot);
 	for (unsigned i = 0; i < n; i++) {
@@ -349,7 +368,6 @@ int log_replay_moved(struct log_run *l, const uint64_t *seq, unsigned n, uint64_
 	}
 	l->mark.end = first + n;
 	commit(l, in);
-	return 0;
 }
 
 /* ---- start ---- */
