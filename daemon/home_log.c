@@ -116,8 +116,7 @@ static int check_entries(const struct master *m, struct wal *wal, uint64_t *chun
 		(*chunks)++;
 		*records += e->records;
 	}
-	/* the books count entries from the last checkpoint's tail on */
-	return wal_find_repeated(wal, wal->tail_seq, wal->next_seq);
+	return 0;
 }
 
 static int restore_producer(struct arena *a, const struct wal_position *p)
@@ -134,6 +133,17 @@ static int restore_producer(struct arena *a, const struct wal_position *p)
 	return 0;
 }
 
+/* What stands there a second time is done: the worker could not tell once the first is gone. */
+static void mark_repeated(uint8_t *bits, const struct wal *wal, const struct log_mark *m)
+{
+	for (uint64_t seq = m->from; seq < m->end && seq - m->from < LOG_MARK_BITS; seq++) {
+		const struct wal_entry *e = wal_entry(wal, seq);
+		uint64_t bit = seq - m->from;
+		if (e && (e->flags & WAL_REPEATED))
+			bits[bit / 8] = (uint8_t)(bits[bit / 8] | 1u << bit % 8);
+	}
+}
+
 static int set_mark(struct arena *a, const struct wal *wal)
 {
 	uint32_t slot;
@@ -148,6 +158,7 @@ static int set_mark(struct arena *a, const struct wal *wal)
 	s->kind = STAGE_STEP;
 	s->committed.flags = COMMITTED_POSITION;
 	memcpy(s->position, &mark, sizeof(mark));
+	mark_repeated(s->position + LOG_MARK_AT, wal, &mark);
 	atomic_store(&a->h->replaying, mark.next < mark.end);
 	return 0;
 }
@@ -159,9 +170,9 @@ static void set_numbers(struct arena *a, const struct wal *wal)
 	for (unsigned i = 0; i < wal->positions; i++)
 		if (wal->position[i].stage[0] && wal->position[i].number > highest)
 			highest = wal->position[i].number;
-	for (uint64_t seq = wal->need; seq < wal->next_seq; seq++) {
+	for (uint64_t seq = wal->tail_seq; seq < wal->next_seq; seq++) {
 		const struct wal_entry *e = wal_entry(wal, seq);
-		if (e && e->number < lowest)
+		if (e && seq >= wal->need && e->number < lowest)
 			lowest = e->number;
 		if (e && e->number > highest)
 			highest = e->number;
@@ -186,9 +197,11 @@ static int mark_consumers(struct master *m)
 	return 0;
 }
 
-static int restore(struct master *m, const struct wal *wal)
+static int restore(struct master *m, struct wal *wal)
 {
 	int r = set_mark(&m->arena, wal);
+	if (r == 0) /* the books count entries from the last checkpoint's tail on */
+		r = wal_find_repeated(wal, wal->tail_seq, wal->next_seq);
 	log_books_restore(&m->arena, wal);
 	for (unsigned i = 0; r == 0 && i < wal->positions; i++)
 		if (wal->position[i].stage[0] && producer(m->config, &wal->position[i]))
@@ -199,7 +212,7 @@ static int restore(struct master *m, const struct wal *wal)
 	return r;
 }
 
-static int make_arena(struct master *m, const struct arena_geometry *g, const struct wal *wal)
+static int make_arena(struct master *m, const struct arena_geometry *g, struct wal *wal)
 {
 	char fresh[4096];
 	const char *path = m->config->arena_path;

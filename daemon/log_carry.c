@@ -20,9 +20,18 @@
  * matter: a copy that nobody needs is passed over by the tail like any other entry.
  *
  * Room: all that the arena can hold fits into the reserve (log_reserve), and no chunk is written
- * twice before the tail has moved. Limit: of chunks with the same base none is freed before all are
- * copied; if the power fails in the middle of such a row, the copies made so far take room that its
- * repetition lacks, and the log may then wait for that reader after all.
+ * twice before the tail has moved. What waits to be put back has no reserve of its own: when all
+ * that is needed leaves no room for anything else, nothing is carried, and the log is full until a
+ * reader takes something (log_could_take). So is a log of before arena.size was raised. What is
+ * oldest goes first, whichever it is, so that each copy frees what it was made of; only of chunks
+ * with the same base none is freed before all are copied. If the power fails in the middle of such
+ * a row, the copies made so far take room that the same row would lack. But it is not the same:
+ * what they were made of is put back and, room being short, carried before much has come of it, and
+ * what comes later has the new base. Limit: no more may be made of it in that moment than a group's
+ * room holds.
+ *
+ * A chunk whose bytes are not what was sealed cannot be carried, and does not hold the tail: it is
+ * set aside.
  */
 #include "daemon/log_parts.h"
 
@@ -31,6 +40,7 @@
 
 #include "ipc/crc32c.h"
 #include "ipc/fault.h"
+#include "ipc/log.h"
 
 enum {
 	COPIES_BYTES = 1 << 20, /* copied before one write, when that is more than one */
@@ -39,6 +49,7 @@ enum {
 struct live {
 	uint64_t base, number;
 	uint32_t entry;
+	struct word seen; /* when it was copied */
 };
 
 struct copies {
@@ -100,6 +111,33 @@ void log_move_need(struct log_run *l)
 		l->wal.need = end;
 }
 
+/* Bytes and entries that all that is needed takes when it is written again. */
+static uint64_t needed(struct log_run *l, uint64_t *n)
+{
+	const struct arena *a = log_arena(l);
+	uint64_t bytes = log_replay_needs(l, n);
+	for (uint32_t i = 0; i < a->entries; i++) {
+		if (!counts(a, i) || !arena_base(a, i))
+			continue;
+		uint64_t has = a->facts[i].bytes;
+		has = has < a->buffer_size ? has : a->buffer_size;
+		bytes += wal_size((uint32_t)has, sizeof(struct log_note));
+		++*n;
+	}
+	return bytes;
+}
+
+unsigned log_could_take(struct log_run *l)
+{
+	const struct wal *w = &l->wal;
+	uint64_t most = wal_most(log_arena(l)->buffer_size), n = WAL_GROUP_MAX, kept = 0;
+	/* one more for the ring's end */
+	uint64_t bytes = needed(l, &kept) + w->reserve + most, ring = w->ring_end - w->ring_at;
+	while (n && (bytes + n * most > ring || kept + w->reserve_entries + n > w->cap))
+		n /= 2;
+	return (unsigned)n;
+}
+
 /* ---- copying ---- */
 
 /* The chunks with a base before @goal, as many as can be copied at once: the lowest ones, sorted.
@@ -142,57 +180,105 @@ static uint32_t kind_of(const struct log_run *l, const struct arena_facts *f, ui
 	       (f->flags & FACT_LETTERS ? WAL_LETTERS : 0u);
 }
 
-/* Takes a copy of chunk @from as number @k of @c. False: it moved meanwhile. */
-static bool copy(const struct log_run *l, struct live from, struct copies *c, unsigned k)
+/* What is written of chunk @from, whose bytes are number @k of @c. */
+static void describe(const struct log_run *l, const struct live *from, bool asked, struct copies *c,
+                     unsigned k)
+{
+	const struct arena *a = log_arena(l);
+	const struct arena_facts *f = &a->facts[from->entry];
+	const struct arena_edge *edge = &a->h->edges[from->seen.edge];
+	/* what is asked for cannot be made anew: it has no base but itself */
+	c->note[k] = (struct log_note){.base = asked ? 0 : arena_base(a, from->entry)};
+	memcpy(c->note[k].from, edge->from, sizeof(c->note[k].from));
+	memcpy(c->note[k].to, edge->to, sizeof(c->note[k].to));
+	c->item[k] = (struct wal_item){.number = from->number,
+	                               .flags = WAL_CARRIED | kind_of(l, f, from->seen.edge),
+	                               .records = f->records,
+	                               .bytes = f->bytes,
+	                               .crc = f->crc,
+	                               .data = c->bytes + k * c->stride,
+	                               .patches = &c->note[k],
+	                               .patch_bytes = sizeof(c->note[k])};
+	name_origin(l, f, &c->item[k]);
+}
+
+enum copied {
+	COPIED,
+	MOVED,   /* it is not what it was */
+	DAMAGED, /* its bytes are not what was sealed */
+};
+
+/* Takes a copy of chunk @from as number @k of @c. */
+static enum copied copy(const struct log_run *l, struct live from, struct copies *c, unsigned k)
 {
 	const struct arena *a = log_arena(l);
 	struct word v = arena_word(a, from.entry);
-	const struct arena_facts *f = &a->facts[from.entry];
 	uint8_t *p = c->bytes + k * c->stride;
-	struct wal_item *item = &c->item[k];
-	uint32_t bytes = f->bytes;
+	uint32_t bytes = a->facts[from.entry].bytes, crc = a->facts[from.entry].crc;
 	bool asked = is_asked(a, from.entry, v);
-	if (!(asked || is_live(v)) || v.edge >= ARENA_EDGES_MAX || bytes > a->buffer_size)
-		return false;
+	bool sound = v.edge < ARENA_EDGES_MAX && bytes <= a->buffer_size;
+	from.seen = v;
 	from.number = atomic_load_explicit(&a->numbers[from.entry], memory_order_relaxed);
-	/* what is asked for cannot be made anew: it has no base but itself */
-	c->note[k] = (struct log_note){.base = asked ? 0 : arena_base(a, from.entry)};
-	memcpy(c->note[k].from, a->h->edges[v.edge].from, sizeof(c->note[k].from));
-	memcpy(c->note[k].to, a->h->edges[v.edge].to, sizeof(c->note[k].to));
-	*item = (struct wal_item){.number = from.number,
-	                          .flags = WAL_CARRIED | kind_of(l, f, v.edge),
-	                          .records = f->records,
-	                          .bytes = bytes,
-	                          .crc = f->crc,
-	                          .data = p,
-	                          .patches = &c->note[k],
-	                          .patch_bytes = sizeof(c->note[k])};
-	name_origin(l, f, item);
-	memcpy(p, arena_buffer(a, from.entry), bytes);
-	memset(p + bytes, 0, c->stride - bytes);
+	c->of[k] = from;
+	if (!asked && !is_live(v))
+		return MOVED;
+	if (sound) {
+		describe(l, &from, asked, c, k);
+		c->item[k].bytes = bytes; /* no other than was looked at */
+		memcpy(p, arena_buffer(a, from.entry), bytes);
+		memset(p + bytes, 0, c->stride - bytes);
+		sound = crc32c(0, p, bytes) == crc;
+	}
 	atomic_thread_fence(memory_order_acquire);
 	struct word after = arena_word(a, from.entry);
-	c->of[k] = from;
-	return (is_live(after) || asked) && after.gen == v.gen && crc32c(0, p, bytes) == item->crc;
+	if ((!is_live(after) && !asked) || after.gen != v.gen)
+		return MOVED;
+	return sound ? COPIED : DAMAGED;
+}
+
+/* Somebody has overwritten @damaged; it must not hold the tail for ever. Queued, it is set aside
+ * here as it would be when claimed. Whoever holds it is left to find out, but the log does not keep
+ * for it what it came of. */
+static void let_go(struct log_run *l, const struct live *damaged)
+{
+	struct arena *a = log_arena(l);
+	struct word mine = damaged->seen;
+	uint64_t seen = word_pack(damaged->seen);
+	mine.state = WORD_CLAIMED;
+	mine.owner = l->w->slot;
+	if (damaged->seen.state == WORD_QUEUED) {
+		if (atomic_compare_exchange_strong(&a->words[damaged->entry], &seen,
+		                                   word_pack(mine)))
+			unit_set_aside(l->w, (struct arena_handle){damaged->entry, mine.gen});
+	} else if (damaged->seen.state == WORD_CLAIMED) {
+		log_error("chunk %llu was overwritten while it was worked on: the log keeps it no "
+		          "longer",
+		          (unsigned long long)damaged->number);
+		arena_carried(a, damaged->entry, damaged->number, 0);
+	} /* FILLING: who waits for it sees to it (unit_log.c) */
 }
 
 /* Writes what was chosen. Positive: there was nothing left of it, or there is no room. */
 static int write_copies(struct log_run *l, struct copies *c)
 {
 	unsigned n = 0;
-	for (unsigned i = 0; i < c->n; i++)
-		n += copy(l, c->of[i], c, n);
+	for (unsigned i = 0; i < c->n; i++) {
+		enum copied how = copy(l, c->of[i], c, n);
+		n += how == COPIED;
+		if (how == DAMAGED)
+			let_go(l, &c->of[n]);
+	}
 	if (!n)
 		return ARENA_E_NONE;
 	uint64_t seq = l->wal.next_seq;
 	FAULT(log_carry);
 	int r = wal_append(&l->wal, c->item, n);
-	if (r < 0)
-		return log_cannot_write(l, r);
+	if (r != 0)
+		return r < 0 ? log_cannot_write(l, r) : r;
 	FAULT(log_carried);
-	for (unsigned i = 0; r == 0 && i < n; i++)
+	for (unsigned i = 0; i < n; i++)
 		arena_carried(log_arena(l), c->of[i].entry, c->of[i].number, seq + i);
-	return r;
+	return 0;
 }
 
 /* Reads entry @e, which waits to be put back, as number @k of @c. */
@@ -222,6 +308,15 @@ static int read_back(struct log_run *l, const struct wal_entry *e, struct copies
 	return r;
 }
 
+/* The first entry that waits to be put back; @goal: there is none before it. */
+static uint64_t first_waiting(struct log_run *l, uint64_t goal)
+{
+	uint64_t s = l->mark.next;
+	while (s < goal && !log_replay_waits(l, s))
+		s++;
+	return s < goal ? s : goal;
+}
+
 /* Writes again what waits to be put back and stands before @goal, a group of it. Positive: there is
  * no more, or no room. */
 static int carry_waiting(struct log_run *l, uint64_t goal, struct copies *c)
@@ -241,12 +336,15 @@ static int carry_waiting(struct log_run *l, uint64_t goal, struct copies *c)
 	}
 	if (!n)
 		return ARENA_E_NONE;
+	if (!log_replay_can_move(l, n))
+		return WAL_E_FULL;
 	FAULT(log_carry);
 	int r = wal_append(&l->wal, c->item, n);
-	if (r < 0)
-		return log_cannot_write(l, r);
+	if (r != 0)
+		return r < 0 ? log_cannot_write(l, r) : r;
 	FAULT(log_carried);
-	return r > 0 ? r : log_replay_moved(l, seq, n, first);
+	log_replay_moved(l, seq, n, first);
+	return 0;
 }
 
 static int make_copies(struct log_run *l, struct copies *c)
@@ -259,14 +357,17 @@ static int make_copies(struct log_run *l, struct copies *c)
 	return c->bytes ? 0 : -ENOMEM;
 }
 
-/* The next group: what waits to be put back, then what is in the arena. */
+/* The next group: always what is oldest, so that the tail can follow and the room lasts. */
 static int carry_group(struct log_run *l, uint64_t goal, struct copies *c)
 {
-	int r = carry_waiting(l, goal, c);
-	if (r == ARENA_E_NONE) {
-		choose(log_arena(l), goal, c);
-		r = c->n ? write_copies(l, c) : ARENA_E_NONE;
-	}
+	uint64_t waits = first_waiting(l, goal);
+	choose(log_arena(l), goal, c);
+	while (c->n > 1 && c->of[c->n - 1].base > waits)
+		c->n--;
+	uint64_t lowest = c->n ? c->of[0].base : goal;
+	int r = waits < lowest ? carry_waiting(l, lowest, c)
+	        : c->n         ? write_copies(l, c)
+	                       : ARENA_E_NONE;
 	log_move_need(l);
 	if (r == WAL_E_FULL && l->wal.need > l->wal.tail_seq)
 		r = log_checkpoint(l);
@@ -279,21 +380,35 @@ int log_carry(struct log_run *l)
 	uint64_t goal = wal_behind(&l->wal, l->wal.reserve + group);
 	struct copies c = {0};
 	int r = make_copies(l, &c);
-	while (r == 0)
-		r = carry_group(l, goal, &c);
+	if (r == 0)
+		do
+			r = carry_group(l, goal, &c);
+		while (r == 0 && worker_order(l->w) == ORDER_RUN);
 	free(c.bytes);
 	return r < 0 ? r : log_checkpoint(l);
 }
 
 /* ---- before a commit ---- */
 
-bool log_ahead_asked(const struct log_run *l)
+static bool asked_for(const struct log_run *l)
 {
 	const struct arena *a = log_arena(l);
 	for (uint32_t i = 0; i < a->entries; i++)
 		if (is_asked(a, i, arena_word(a, i)) && !arena_is_ahead(a, i))
 			return true;
 	return false;
+}
+
+/* While entries wait to be put back the tail may stand still: then the reserve is for this. */
+static bool room_ahead(const struct log_run *l, unsigned n)
+{
+	uint32_t bytes = (uint32_t)log_arena(l)->buffer_size;
+	return log_replaying(l) ? wal_fits(&l->wal, n, bytes) : wal_room(&l->wal, n, bytes);
+}
+
+bool log_ahead_now(const struct log_run *l)
+{
+	return asked_for(l) && room_ahead(l, 1);
 }
 
 static void choose_asked(const struct arena *a, struct copies *c)
@@ -308,16 +423,15 @@ int log_ahead(struct log_run *l)
 {
 	const struct arena *a = log_arena(l);
 	struct copies c = {0};
-	if (!log_ahead_asked(l))
+	if (!asked_for(l))
 		return 0;
 	int r = make_copies(l, &c);
 	for (bool more = true; r == 0 && more;) {
 		choose_asked(a, &c);
-		/* while entries wait to be put back the tail may stand still: then the reserve is
-		 * for this */
-		bool room = wal_room(&l->wal, c.n, (uint32_t)a->buffer_size) || log_replaying(l);
 		more = c.n == c.most;
-		r = c.n && room ? write_copies(l, &c) : ARENA_E_NONE;
+		while (c.n && !room_ahead(l, c.n))
+			c.n--;
+		r = c.n ? write_copies(l, &c) : ARENA_E_NONE;
 		for (unsigned i = 0; r == 0 && i < c.n; i++)
 			unit_ring_one(l->w, arena_word(a, c.of[i].entry).owner, WAITING_LOG, 0);
 	}

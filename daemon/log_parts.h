@@ -15,6 +15,7 @@ struct taken {
 	const struct unit_output *to; /* NULL: a position only */
 	unsigned out, n_out;          /* its copies: log_run.out[out .. out + n_out) */
 	uint32_t missing;             /* edges that are full and drop */
+	bool damaged;                 /* overwritten in memory: its position alone goes on */
 };
 
 struct log_run {
@@ -70,11 +71,16 @@ int log_cannot_write(struct log_run *l, int r);
 
 /* log_carry.c. Moves on what is needed. */
 void log_move_need(struct log_run *l);
-/* The ring is short of room: writes again what stands still. 0 or -errno. */
+/* How many chunks there would be room for, were all that is needed written again; a group at most.
+ */
+unsigned log_could_take(struct log_run *l);
+/* The ring is short of room: writes again what stands still; a part of it when there is an order.
+ * 0 or -errno. */
 int log_carry(struct log_run *l);
-/* Writes what workers want in the log before they commit it; whether there is any. 0 or -errno. */
+/* Writes what workers want in the log before they commit it; whether there is any, and room. 0 or
+ * -errno. */
 int log_ahead(struct log_run *l);
-bool log_ahead_asked(const struct log_run *l);
+bool log_ahead_now(const struct log_run *l);
 /* What a predecessor wrote without being able to say so. 0 or -errno. */
 int log_adopt(struct log_run *l);
 
@@ -94,8 +100,11 @@ int log_replay_one(struct log_run *l);
 bool log_replay_room(struct log_run *l);
 /* Whether entry @seq is still to be put back, and to some place. */
 bool log_replay_waits(struct log_run *l, uint64_t seq);
+/* Bytes and entries that all that is still to be put back takes when it is carried. */
+uint64_t log_replay_needs(struct log_run *l, uint64_t *n);
 /* The entries @seq[0 .. n) have been written again as @first and those behind it: these are to be
- * put back in their stead. WAL_E_FULL: that is more than the mark can note. */
-int log_replay_moved(struct log_run *l, const uint64_t *seq, unsigned n, uint64_t first);
+ * put back in their stead. Only when the mark can note as many more. */
+bool log_replay_can_move(const struct log_run *l, unsigned n);
+void log_replay_moved(struct log_run *l, const uint64_t *seq, unsigned n, uint64_t first);
 /* A damaged entry that was to be put back: counted, and done with. */
 void log_replay_damaged(struct log_run *l, const struct wal_entry *e);

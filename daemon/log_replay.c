@@ -14,8 +14,13 @@
  * (run_log.h). When none can be put back, the chunks of those producers are taken that wait for
  * nothing here, and entries that wait are carried forward like chunks in the arena (log_carry.c).
  *
- * Limit: what is more than LOG_MARK_BITS entries behind the first that waits, waits too (a log of 4
- * GiB or more).
+ * What stands in the log twice, because a worker was killed when it was written and nobody had been
+ * told, is noted as done by the master when it sets the mark (home_log.c). This worker may be
+ * killed and look anew when the first of the two was put back, delivered, and overwritten: it could
+ * not tell.
+ *
+ * Limit: what is more than LOG_MARK_BITS entries behind the first that waits, waits too, and comes
+ * twice when it stands there twice (a log of 4 GiB or more).
  */
 #include "daemon/log_parts.h"
 
@@ -109,7 +114,7 @@ static int to_its_edge(struct log_run *l, const struct wal_entry *e, const struc
 static int destination(struct log_run *l, const struct wal_entry *e, const struct unit_output **to)
 {
 	*to = NULL;
-	if (!e || !e->records || (e->flags & WAL_REPEATED) || e->bytes > log_arena(l)->buffer_size)
+	if (!e || !e->records || e->bytes > log_arena(l)->buffer_size)
 		return 0;
 	return e->flags & WAL_CARRIED ? to_its_edge(l, e, to) : to_producers_readers(l, e, to);
 }
@@ -323,6 +328,22 @@ bool log_replay_waits(struct log_run *l, uint64_t seq)
 	       destination(l, wal_entry(&l->wal, seq), &to) == 0 && to;
 }
 
+uint64_t log_replay_needs(struct log_run *l, uint64_t *n)
+{
+	const struct unit_output *to;
+	uint64_t bytes = 0;
+	for (uint64_t seq = l->mark.next; seq < l->mark.end; seq++) {
+		if (is_done(l, seq))
+			continue;
+		const struct wal_entry *e = wal_entry(&l->wal, seq);
+		if (destination(l, e, &to) != 0 || !to)
+			continue;
+		bytes += wal_size(e->bytes, sizeof(struct log_note));
+		++*n;
+	}
+	return bytes;
+}
+
 /* Entries up to @to that are none of ours count as done. */
 static void extend(struct log_run *l, uint64_t to)
 {
@@ -336,10 +357,13 @@ static void extend(struct log_run *l, uint64_t to)
 	}
 }
 
-int log_replay_moved(struct log_run *l, const uint64_t *seq, unsigned n, uint64_t first)
+bool log_replay_can_move(const struct log_run *l, unsigned n)
 {
-	if (first + n - l->mark.next > LOG_MARK_BITS)
-		return WAL_E_FULL; /* then they are put back from where they were */
+	return l->wal.next_seq + n - l->mark.next <= LOG_MARK_BITS;
+}
+
+void log_replay_moved(struct log_run *l, const uint64_t *seq, unsigned n, uint64_t first)
+{
 	extend(l, first);
 	struct intent *in = intent_begin(log_arena(l), l->w->slot);
 	for (unsigned i = 0; i < n; i++) {
@@ -349,7 +373,6 @@ int log_replay_moved(struct log_run *l, const uint64_t *seq, unsigned n, uint64_
 	}
 	l->mark.end = first + n;
 	commit(l, in);
-	return 0;
 }
 
 /* ---- start ---- */
@@ -367,6 +390,5 @@ int log_replay_begin(struct log_run *l)
 	memcpy(l->replay.done, l->w->me->position + LOG_MARK_AT, LOG_MARK_BYTES);
 	l->replay.behind = UINT64_MAX;
 	l->replay.at = l->mark.next;
-	/* what a killed worker had written before it could hand it on, or what was carried */
-	return wal_find_repeated(&l->wal, l->mark.from, l->mark.first_end);
+	return 0;
 }

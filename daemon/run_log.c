@@ -12,6 +12,11 @@
  * (unit_log.c), so nothing is acknowledged before it is durable, and no reader sees what might not
  * survive.
  *
+ * Every chunk is compared with its checksum before it is written: one that somebody has overwritten
+ * would look like the torn end of the log, and what is behind it would be dropped. Its position is
+ * written without its records, and it is set aside. Limit: a stray write between that look and the
+ * disk's own is not seen.
+ *
  * A write that fails ends this process, and with it all acknowledging; `status` says why. Its
  * successor opens the log anew: reads from the disk where it ends, begins a new run there, and
  * writes again what is still queued. It never calls the sync again that failed (see ipc/wal.h).
@@ -88,14 +93,18 @@ static bool has_room(const struct log_run *l, unsigned n)
 	return wal_room(&l->wal, n, (uint32_t)log_arena(l)->buffer_size);
 }
 
-/* Room for a whole group: by itself as long as nothing stands still. */
+/* Room for a whole group: by itself as long as nothing stands still. When more is needed than
+ * leaves room for that, for a smaller one; for none, nothing is carried round in vain. */
 static int keep_room(struct log_run *l)
 {
 	if (has_room(l, WAL_GROUP_MAX))
 		return 0;
 	log_move_need(l);
 	int r = log_checkpoint(l);
-	return r < 0 || has_room(l, WAL_GROUP_MAX) ? r : log_carry(l);
+	if (r < 0 || has_room(l, WAL_GROUP_MAX))
+		return r;
+	unsigned n = log_could_take(l);
+	return !n || has_room(l, n) ? 0 : log_carry(l);
 }
 
 /* ---- gathering ---- */
@@ -135,12 +144,11 @@ const struct unit_output *log_destination(const struct log_run *l, unsigned i, u
 	return !records ? NULL : letters ? &l->w->dead : &l->w->out[1 + i];
 }
 
-static bool sound(const struct log_run *l, uint32_t entry)
+/* Whether it can be said whose position this is. */
+static bool has_position(const struct arena *a, uint32_t entry)
 {
-	const struct arena *a = log_arena(l);
-	const struct arena_tail *t = arena_tail(a, entry);
-	return arena_intact(a, entry) && a->facts[entry].origin_worker < a->workers &&
-	       t->bytes <= ARENA_PATCHES_MAX;
+	return a->facts[entry].origin_worker < a->workers &&
+	       arena_tail(a, entry)->bytes <= ARENA_PATCHES_MAX;
 }
 
 /* Takes the next chunk of producer @i. False: there is none, or no room ahead. */
@@ -151,12 +159,13 @@ static bool take(struct log_run *l, unsigned i)
 	*t = (struct taken){0};
 	if (arena_claim(a, l->w->slot, 1ull << l->edge[i], &t->at) != 0)
 		return false;
-	if (!sound(l, t->at.entry)) {
+	if (!has_position(a, t->at.entry)) {
 		unit_set_aside(l->w, t->at);
 		return true;
 	}
 	const struct arena_facts *f = &a->facts[t->at.entry];
-	t->to = log_destination(l, i, f->records, f->flags & FACT_LETTERS);
+	t->damaged = !arena_verified(a, t->at.entry);
+	t->to = t->damaged ? NULL : log_destination(l, i, f->records, f->flags & FACT_LETTERS);
 	bool space = !t->to || t->to->n_edges <= ARENA_EDGES_MAX - l->n_out;
 	if (t->to && (!space || !log_take_outputs(l, t->to, t))) {
 		arena_unclaim(a, l->w->slot, t->at);
@@ -225,6 +234,8 @@ static int write_group(struct log_run *l)
 		        .patches = t->patches,
 		        .patch_bytes = t->bytes,
 		};
+		if (l->taken[i].damaged)
+			items[i].records = items[i].bytes = items[i].crc = 0;
 	}
 	l->first = l->wal.next_seq;
 	int r = wal_append(&l->wal, items, l->n_taken);
@@ -269,14 +280,19 @@ static void hand_on(struct log_run *l)
 		                        .origin_commit = from->origin_commit,
 		                        .base = l->first + i,
 		                        .born = from->born};
+		tell[i] = f.origin_worker;
+		if (t->damaged)
+			continue;
 		if (t->to)
 			log_publish(l, in, t, arena_buffer(a, t->at.entry), &f);
 		intent_input(in, t->at, INTENT_FREE, f.records, f.bytes, 0);
 		in->book[BOOK_records_in] += f.records;
 		in->book[BOOK_bytes_in] += f.bytes;
-		tell[i] = f.origin_worker;
 	}
 	intent_commit(a, l->w->slot);
+	for (unsigned i = 0; i < l->n_taken; i++)
+		if (l->taken[i].damaged)
+			unit_set_aside(l->w, l->taken[i].at);
 	unit_ring(l->w, in);
 	for (unsigned i = 0; i < l->n_taken; i++)
 		unit_ring_one(l->w, tell[i], WAITING_LOG, 0);
@@ -296,13 +312,22 @@ static int one_group(struct log_run *l)
 
 /* ---- the loop ---- */
 
+/* The input has ended, and all of it is passed on. */
+static bool at_the_end(const struct log_run *l)
+{
+	const struct worker *w = l->w;
+	return worker_order(w) == ORDER_FLUSH && !log_replaying(l) &&
+	       !arena_any_queued(w->a, w->reads);
+}
+
 /* The last look before sleeping is a try: what it takes is written when it returns. */
 static bool something_to_do(struct worker *w, void *arg)
 {
 	struct log_run *l = arg;
-	if (worker_order(w) != ORDER_RUN)
+	enum worker_order o = worker_order(w);
+	if (o == ORDER_STOP || o == ORDER_PAUSE || at_the_end(l))
 		return true;
-	if (log_ahead_asked(l) || (log_replaying(l) && log_replay_room(l)))
+	if (log_ahead_now(l) || (log_replaying(l) && log_replay_room(l)))
 		return true;
 	gather(l);
 	return l->n_taken > 0;
@@ -346,8 +371,7 @@ static int idle(struct log_run *l)
 		return r;
 	if (l->full && group_max(l))
 		return 0;
-	if (worker_order(w) == ORDER_FLUSH && !log_replaying(l) &&
-	    !arena_any_queued(w->a, w->reads)) {
+	if (at_the_end(l)) {
 		struct intent *in = intent_begin(w->a, w->slot);
 		in->flags |= COMMITTED_ENDED;
 		intent_commit(w->a, w->slot);
@@ -417,18 +441,23 @@ static void find_edges(struct log_run *l)
 				l->edge[i] = e;
 }
 
-/* A ring of before arena.size was raised keeps its size: then what stands still holds up all once
- * it is full. */
+/* A ring of before arena.size was raised keeps its size: then it can carry what a smaller arena
+ * would hold, and what stands still holds up all when it is more. */
 static void find_reserve(struct log_run *l)
 {
 	const struct config *cfg = l->w->config;
-	if (l->wal.ring_end - l->wal.ring_at < log_least(cfg)) {
-		log_warning("the log is too small for this arena: one output that stands still can "
-		            "fill it; drain, stop, and remove it");
+	struct wal *w = &l->wal;
+	uint64_t group = WAL_GROUP_MAX * wal_most(cfg->arena_buffer),
+	         ring = w->ring_end - w->ring_at;
+	w->reserve = log_reserve(cfg);
+	w->reserve_entries = cfg->arena_size / cfg->arena_buffer;
+	if (ring >= log_least(cfg))
 		return;
-	}
-	l->wal.reserve = log_reserve(cfg);
-	l->wal.reserve_entries = cfg->arena_size / cfg->arena_buffer;
+	log_warning("the log is too small for this arena: one output that stands still can "
+	            "fill it; drain, stop, and remove it");
+	w->reserve = ring > group ? (ring - group) / 2 : 0;
+	if (w->reserve_entries > (w->cap - WAL_GROUP_MAX) / 2)
+		w->reserve_entries = (w->cap - WAL_GROUP_MAX) / 2;
 }
 
 static int start(struct log_run *l)

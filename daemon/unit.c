@@ -547,8 +547,9 @@ int unit_commit(struct worker *w)
 	if (w->ended)
 		in->flags |= COMMITTED_ENDED;
 	note_latency(w);
-	unit_log_ahead(w, in);
-	r = carry_out(w, in);
+	r = unit_log_ahead(w, in);
+	if (r == 0)
+		r = carry_out(w, in);
 	if (r < 0)
 		return worker_blameless(w, r);
 	unit_ring(w, in);

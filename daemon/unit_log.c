@@ -21,6 +21,8 @@
  */
 #include "daemon/worker.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Not every producer does: what puts back dead letters fills its stage's edge. */
@@ -124,10 +126,19 @@ static void ring_log(struct worker *w)
 			unit_ring_one(w, s, WAITING_INPUT | WAITING_ROOM, 0);
 }
 
-void unit_log_ahead(struct worker *w, struct intent *in)
+/* Nobody else could tell: the log's worker passes over what is not what was sealed. */
+static bool all_intact(const struct worker *w, const struct intent *in)
+{
+	bool all = true;
+	for (unsigned i = 0; i < in->n_out; i++)
+		all &= arena_verified(w->a, in->out[i].entry);
+	return all;
+}
+
+int unit_log_ahead(struct worker *w, struct intent *in)
 {
 	if (!w->ahead)
-		return;
+		return 0;
 	for (unsigned i = 0; i < in->n_out; i++)
 		arena_ask_ahead(w->a, (struct arena_handle){in->out[i].entry, in->out[i].gen});
 	for (bool waited = false; !all_ahead(w, in); waited = true) {
@@ -136,8 +147,14 @@ void unit_log_ahead(struct worker *w, struct intent *in)
 		if (waited)
 			worker_activity(w, ACTIVITY_UNREACHABLE,
 			                "waits until what it made is in the log");
+		if (waited && !all_intact(w, in)) {
+			snprintf(w->st.why, sizeof(w->st.why),
+			         "what it made was overwritten in memory: it is made once more");
+			return -EBADMSG;
+		}
 		ring_log(w);
 		worker_sleep(w, WAITING_LOG, NULL, 0, LINK_NET_NS, all_ahead, in);
 	}
 	worker_activity(w, ACTIVITY_WORKING, NULL);
+	return 0;
 }

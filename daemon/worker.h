@@ -212,8 +212,8 @@ bool unit_log_replaying(const struct worker *w);
 int unit_log_carrier(struct worker *w);
 /* Puts the intent's patches behind its last chunk. */
 void unit_log_patches(struct worker *w, const struct intent *in);
-/* With w->ahead: waits until the intent's outputs are in the log. */
-void unit_log_ahead(struct worker *w, struct intent *in);
+/* With w->ahead: waits until the intent's outputs are in the log. 0; -EBADMSG: they cannot be. */
+int unit_log_ahead(struct worker *w, struct intent *in);
 /* For worker_sleep(): whether more is stored than the stage was told. */
 bool unit_log_news(struct worker *w, void *arg);
 

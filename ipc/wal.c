@@ -131,18 +131,27 @@ static uint64_t place(const struct wal *w, struct place *p, uint64_t size)
 	return at;
 }
 
+static bool is_in_line(uint32_t bytes, uint32_t patch_bytes)
+{
+	uint64_t plain = sizeof(struct wal_head) + patch_bytes;
+	return bytes && wal_up(plain + bytes) == wal_up(plain);
+}
+
 static uint32_t head_bytes(const struct wal_item *it, bool *in_line)
 {
-	uint64_t plain = sizeof(struct wal_head) + it->patch_bytes;
-	*in_line = it->bytes && wal_up(plain + it->bytes) == wal_up(plain);
-	return (uint32_t)wal_up(plain);
+	*in_line = is_in_line(it->bytes, it->patch_bytes);
+	return (uint32_t)wal_up(sizeof(struct wal_head) + it->patch_bytes);
+}
+
+uint64_t wal_size(uint32_t bytes, uint32_t patch_bytes)
+{
+	return wal_up(sizeof(struct wal_head) + patch_bytes) +
+	       (is_in_line(bytes, patch_bytes) ? 0 : wal_up(bytes));
 }
 
 static uint64_t entry_size(const struct wal_item *it)
 {
-	bool in_line;
-	uint32_t head = head_bytes(it, &in_line);
-	return head + (in_line ? 0 : wal_up(it->bytes));
+	return wal_size(it->bytes, it->patch_bytes);
 }
 
 static uint64_t left(const struct wal *w, const struct place *p)
@@ -152,15 +161,26 @@ static uint64_t left(const struct wal *w, const struct place *p)
 	return p->at >= p->tail ? w->ring_end - p->at + p->tail - w->ring_at : p->tail - p->at;
 }
 
-bool wal_room(const struct wal *w, unsigned n, uint32_t bytes)
+static bool room(const struct wal *w, unsigned n, uint32_t bytes, uint64_t reserve,
+                 uint64_t reserve_entries)
 {
 	struct place p = start_place(w);
-	if (w->next_seq - w->tail_seq + n + w->reserve_entries > w->cap)
+	if (w->next_seq - w->tail_seq + n + reserve_entries > w->cap)
 		return false;
 	for (unsigned i = 0; i < n; i++)
 		if (!place(w, &p, WAL_HEAD_MAX + wal_up(bytes)))
 			return false;
-	return left(w, &p) >= w->reserve;
+	return left(w, &p) >= reserve;
+}
+
+bool wal_room(const struct wal *w, unsigned n, uint32_t bytes)
+{
+	return room(w, n, bytes, w->reserve, w->reserve_entries);
+}
+
+bool wal_fits(const struct wal *w, unsigned n, uint32_t bytes)
+{
+	return room(w, n, bytes, 0, 0);
 }
 
 /* Bytes of the ring from the first whole entry from @seq on to the end. */
@@ -396,12 +416,14 @@ static uint32_t put_positions(const struct wal *w, struct wal_checkpoint *c, uin
 	return bytes;
 }
 
-/* The oldest entry that is kept: the first whole one from w->need on. */
+/* The oldest entry that is kept: the first whole one from w->need on; but one whose records are not
+ * in the figures yet has to be there to be counted. */
 static void find_tail(const struct wal *w, uint64_t *seq, uint64_t *at)
 {
+	uint64_t from = w->need < w->figures_seq ? w->need : w->figures_seq;
 	*seq = w->next_seq;
 	*at = w->next_at;
-	for (uint64_t s = w->need > w->tail_seq ? w->need : w->tail_seq; s < w->next_seq; s++) {
+	for (uint64_t s = from > w->tail_seq ? from : w->tail_seq; s < w->next_seq; s++) {
 		const struct wal_entry *e = wal_entry(w, s);
 		if (!e)
 			continue;

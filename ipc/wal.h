@@ -160,9 +160,14 @@ void wal_close(struct wal *w);
 int wal_append(struct wal *w, const struct wal_item *items, unsigned n);
 /* Whether @n entries with @bytes of records each would fit and leave the reserve. */
 bool wal_room(const struct wal *w, unsigned n, uint32_t bytes);
+/* The same, the reserve included. */
+bool wal_fits(const struct wal *w, unsigned n, uint32_t bytes);
+/* Bytes that an entry takes. */
+uint64_t wal_size(uint32_t bytes, uint32_t patch_bytes);
 /* Bytes of the ring that are not free (from the last checkpoint's tail on). */
 uint64_t wal_kept(const struct wal *w);
-/* Writes a checkpoint: entries before w->need may be overwritten from now on. 0 or -errno. */
+/* Writes a checkpoint: entries before w->need and w->figures_seq may be overwritten from now on. 0
+ * or -errno. */
 int wal_checkpoint(struct wal *w);
 
 /* Entry @seq, NULL: it is not there (any more), or damaged. */

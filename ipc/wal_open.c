@@ -216,6 +216,8 @@ static bool keep(struct wal *w, struct scan *s, const struct wal_head *h)
 	        .flags = (uint16_t)h->flags,
 	        .group = h->group};
 	memcpy(e->epoch, h->epoch, sizeof(e->epoch));
+	if (p->seq < h->seq)
+		p->seq = h->seq; /* its place is not to be given away */
 	s->seq = w->next_seq = h->seq + 1;
 	s->at = h->at + e->size;
 	s->group = h->group;

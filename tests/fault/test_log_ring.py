@@ -148,6 +148,7 @@ def test_kills_while_it_stands_still():
 @pytest.mark.parametrize("point", ["log_carry", "log_carried", "log_trim", "log_written"])
 def test_power_while_it_stands_still(disk, point, passage):  # noqa: F811
     """The power goes at this step; and once more, anywhere, when what was carried has come again."""
+    passage += 2 * (point == "log_trim")  # the first is passed before the output has all its room full
     with Still(disk.at, fault=f"{point}:{passage if point != 'log_written' else 100 * passage}:log:{int(signal.SIGSTOP)}") as s:
         s.box.env["SLUICE_BOOT_ID"] = str(s.box.path("boot"))
         new_boot(s.box)

@@ -64,7 +64,7 @@ static void positions_outlive_their_entries(void **state)
 	assert_int_equal(wal_set_position(&w, "orders", 0, "base", 4, 0), 0);
 	assert_int_equal(append(&w, 1, 1, 100), 0);
 	w.need = w.next_seq;
-	assert_int_equal(wal_checkpoint(&w), 0);
+	assert_int_equal(save(&w), 0);
 	assert_null(wal_entry(&w, 1));
 	reopen(&w, WAL_WRITE);
 	struct wal_position *p = wal_position(&w, "orders", 0, false);
@@ -152,7 +152,7 @@ static void an_abandoned_end_at_the_rings_end(void **state)
 	while (w.ring_end - w.next_at > 40000)
 		assert_int_equal(append(&w, n++, 1, 9000), 0);
 	w.need = w.next_seq - 1;
-	assert_int_equal(wal_checkpoint(&w), 0);
+	assert_int_equal(save(&w), 0);
 	assert_int_equal(append(&w, n, 1, 5000), 0);
 	put(path, &x, 1,
 	    (off_t)wal_entry(&w, n)->at + 4096 + 100); /* its head arrived, its records did not */
@@ -160,7 +160,7 @@ static void an_abandoned_end_at_the_rings_end(void **state)
 	assert_int_equal(w.next_seq, n);
 	assert_int_equal(append(&w, n, 1, 50000), 0);
 	assert_int_equal(wal_entry(&w, n)->at, w.ring_at);
-	assert_int_equal(wal_checkpoint(&w), 0);
+	assert_int_equal(save(&w), 0);
 	reopen(&w, WAL_READ);
 	assert_int_equal(w.next_seq, n + 1);
 	assert_entry(&w, n, n, 50000);
@@ -199,7 +199,7 @@ static void one_checkpoint_may_be_torn(void **state)
 	fresh(&w, WAL_WRITE);
 	for (unsigned i = 1; i <= 4; i++) {
 		assert_int_equal(append(&w, i, 1, 500), 0);
-		assert_int_equal(wal_checkpoint(&w), 0);
+		assert_int_equal(save(&w), 0);
 	}
 	off_t newest = (off_t)(WAL_BLOCK + (w.generation & 1) * w.region);
 	uint8_t x = 0xa5;
@@ -333,7 +333,7 @@ static void one_life(unsigned losses)
 		if (rnd(4) == 0 || !wal_room(&w, n, bytes)) {
 			w.need += rnd(w.next_seq - w.need + 1);
 			m.need = w.need;
-			assert_int_equal(wal_checkpoint(&w), 0);
+			assert_int_equal(save(&w), 0);
 		} else {
 			for (unsigned i = 0; i < n; i++) {
 				m.number[end + i] = number + i;

@@ -19,7 +19,7 @@ static void the_ring_goes_round(void **state)
 		int r = append(&w, number, n, b);
 		if (r == WAL_E_FULL) {
 			w.need = w.next_seq - rnd(w.next_seq - w.need + 1);
-			assert_int_equal(wal_checkpoint(&w), 0);
+			assert_int_equal(save(&w), 0);
 			continue;
 		}
 		assert_int_equal(r, 0);
@@ -53,7 +53,7 @@ static void full_changes_nothing(void **state)
 	for (uint64_t i = 1; i < n; i++)
 		assert_entry(&w, i, i, 30000);
 	w.need = n / 2;
-	assert_int_equal(wal_checkpoint(&w), 0);
+	assert_int_equal(save(&w), 0);
 	assert_true(wal_room(&w, 1, 30000));
 	assert_int_equal(append(&w, n, 1, 30000), 0);
 	reopen(&w, WAL_READ);
@@ -80,7 +80,7 @@ static void what_is_carried_is_no_new_commit(void **state)
 	for (unsigned again = 0; again < 2; again++) {
 		if (again) { /* what follows the checkpoint, then what stands before it */
 			w.need = 3;
-			assert_int_equal(wal_checkpoint(&w), 0);
+			assert_int_equal(save(&w), 0);
 			reopen(&w, WAL_WRITE);
 		} else {
 			assert_int_equal(wal_append(&w, &it, 1), 0);
@@ -123,11 +123,11 @@ static void the_reserve_stays_free(void **state)
 			assert_int_equal(append(&w, n++, 1, 9000), 0);
 		w.need = goal;
 		uint64_t now = wal_kept(&w);
-		assert_int_equal(wal_checkpoint(&w), 0);
+		assert_int_equal(save(&w), 0);
 		assert_true(now - wal_kept(&w) >= 60000);
 		assert_true(wal_kept(&w) <= kept + 10 * 16384);
 		w.need = w.next_seq - 12;
-		assert_int_equal(wal_checkpoint(&w), 0);
+		assert_int_equal(save(&w), 0);
 	}
 	assert_int_equal(wal_behind(&w, 1 << 30), w.next_seq);
 	assert_int_equal(wal_behind(&w, 0), w.tail_seq);
@@ -144,8 +144,7 @@ static void figures_are_kept(void **state)
 	assert_int_equal(append(&w, 1, 3, 100), 0);
 	for (unsigned i = 0; i < WAL_FIGURES; i++)
 		w.figures[i] = 1000 + i;
-	w.figures_seq = w.next_seq;
-	assert_int_equal(wal_checkpoint(&w), 0);
+	assert_int_equal(save(&w), 0);
 	w.figures[0] = 1; /* not on the disk */
 	assert_int_equal(append(&w, 4, 2, 100), 0);
 	for (enum wal_mode mode = WAL_READ; mode <= WAL_WRITE; mode++) {
@@ -155,6 +154,57 @@ static void figures_are_kept(void **state)
 		for (unsigned i = 0; i < WAL_FIGURES; i++)
 			assert_int_equal(w.figures[i], 1000 + i);
 	}
+	wal_close(&w);
+}
+
+/* Opening frees nothing whose records are in no figures: the books would lack them. */
+static void what_is_not_in_the_figures_is_kept(void **state)
+{
+	(void)state;
+	struct wal w;
+	fresh(&w, WAL_WRITE);
+	assert_int_equal(append(&w, 1, 3, 100), 0);
+	w.figures_seq = 3;
+	assert_int_equal(wal_checkpoint(&w), 0);
+	assert_int_equal(append(&w, 4, 2, 100), 0);
+	w.need = 5;
+	assert_int_equal(append(&w, 6, 1, 100), 0); /* its head says what is needed */
+	for (unsigned again = 0; again < 2; again++) {
+		reopen(&w, WAL_WRITE);
+		assert_int_equal(w.need, 5);
+		assert_int_equal(w.tail_seq, 3);
+		assert_int_equal(wal_checkpoint(&w), 0);
+		assert_int_equal(w.tail_seq, 3);
+		assert_entry(&w, 3, 3, 100);
+	}
+	w.figures_seq = w.next_seq;
+	assert_int_equal(wal_checkpoint(&w), 0);
+	assert_int_equal(w.tail_seq, 5);
+	wal_close(&w);
+}
+
+/* The place of a producer whose entries are all gone is given to another, also when that is found
+ * in the log before any checkpoint says so. */
+static void a_place_is_given_away_when_nothing_is_kept(void **state)
+{
+	(void)state;
+	struct wal w;
+	struct patch patch;
+	fresh(&w, WAL_WRITE);                       /* with two places */
+	assert_int_equal(append(&w, 1, 1, 100), 0); /* orders */
+	assert_int_equal(append(&w, 3, 1, 100), 0); /* metrics */
+	w.need = w.next_seq;
+	assert_int_equal(save(&w), 0);
+	assert_int_equal(append(&w, 4, 1, 100), 0); /* orders once more */
+	struct wal_item it = item(0, 5, 100, &patch);
+	it.stage = "third";
+	assert_int_equal(wal_append(&w, &it, 1), 0);
+	assert_null(wal_position(&w, "metrics", 0, false));
+	reopen(&w, WAL_READ);
+	assert_entry(&w, 3, 4, 100);
+	assert_non_null(wal_position(&w, "orders", 0, false));
+	assert_int_equal(wal_position(&w, "third", 0, false)->commit, 5);
+	assert_null(wal_position(&w, "metrics", 0, false));
 	wal_close(&w);
 }
 
@@ -185,6 +235,8 @@ int main(void)
 	        cmocka_unit_test(what_is_carried_is_no_new_commit),
 	        cmocka_unit_test(the_reserve_stays_free),
 	        cmocka_unit_test(figures_are_kept),
+	        cmocka_unit_test(what_is_not_in_the_figures_is_kept),
+	        cmocka_unit_test(a_place_is_given_away_when_nothing_is_kept),
 	        cmocka_unit_test(the_first_of_equals_counts),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
