@@ -264,6 +264,8 @@ static const char *heir_of(const struct config *old, unsigned s, const struct co
 	return "";
 }
 
+/* One that is dropped may have chunks in a transaction of a reader that stays: it goes when they are
+ * settled. */
 static void remove_old_edges(struct master *m)
 {
 	for (unsigned i = 0; i < m->config->n_edges; i++) {
@@ -271,7 +273,10 @@ static void remove_old_edges(struct master *m)
 			continue;
 		if (strcmp(m->reload->discard, m->config->edges[i].name) == 0)
 			home_discard_edge(m, m->edge_number[i]);
-		arena_edge_remove(&m->arena, m->edge_number[i]);
+		if (flow_edge_empty(m, i))
+			arena_edge_remove(&m->arena, m->edge_number[i]);
+		else
+			m->discarding = true;
 	}
 }
 
