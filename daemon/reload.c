@@ -264,8 +264,8 @@ static const char *heir_of(const struct config *old, unsigned s, const struct co
 	return "";
 }
 
-/* One that is dropped may have chunks in a transaction of a reader that stays: it goes when they are
- * settled. */
+/* One that is dropped may have chunks in a transaction of a reader that stays: it goes when they
+ * are settled. */
 static void remove_old_edges(struct master *m)
 {
 	for (unsigned i = 0; i < m->config->n_edges; i++) {
