@@ -46,13 +46,13 @@ def reload_with_a_queue(box, text):
 
 
 def test_the_log_stays_until_nobody_needs_it():
-    graphs = [config("one", "two"), config("[one, two]", "two"), config("two", "one")]
-    with Box(graphs[1]) as box:
+    graphs = [config("[one, two]", "two"), config("one", "two"), config("two", "one"), config("one", "two")]
+    with Box(graphs[0]) as box:
         box.start()
         until("it to be up", lambda: "tot" in box.stages())
-        for i in (0, 2, 1, 0):
-            answer = reload_with_a_queue(box, graphs[i])
-            assert answer == {"reloaded": True}, (i, answer, box.ask("status"))
+        for graph in graphs[1:]:  # in each, `tot` loses an edge
+            answer = reload_with_a_queue(box, graph)
+            assert answer == {"reloaded": True}, (answer, box.ask("status"))
         box.ask("drain")
         books = until(lambda: f"all to be done: {box.ask('audit')}; {box.log()}",
                       lambda: (b := box.ask("audit")) and b["balanced"] and not b["in_flight"] and b)
