@@ -79,6 +79,10 @@ static void add_figures(const struct master *m, const struct arena *a, int pipel
 		const struct arena_book *line = &a->h->books[k];
 		if (!line->stage[0] || (m && !in_pipeline(m, line->stage, line->heir, pipeline)))
 			continue;
+		if (arena_line_is_aside(line)) {
+			b->aside += line->book[BOOK_dropped];
+			continue;
+		}
 		for (unsigned i = 0; i < BOOK_COUNT; i++)
 			b->book[i] += line->book[i];
 	}

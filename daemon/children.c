@@ -435,6 +435,25 @@ static bool retire_one_stray(struct master *m)
 	return false;
 }
 
+/* A worker that the stage has no more, whose transaction only a successor can settle: it is started
+ * for that, and leaves. */
+static void assign_unsettled(struct master *m)
+{
+	for (uint32_t w = 0; w < m->arena.workers; w++) {
+		struct child *c = &m->children[w];
+		struct arena_worker *s = arena_worker(&m->arena, w);
+		s->stage[sizeof(s->stage) - 1] = 0;
+		const struct config_stage *st =
+		        s->stage[0] ? config_stage(m->config, s->stage) : NULL;
+		if (c->wanted || !st || s->ordinal < st->workers || !unsettled(m, w))
+			continue;
+		c->master = m;
+		c->stage = (unsigned)(st - m->config->stages);
+		c->ordinal = s->ordinal;
+		c->wanted = true;
+	}
+}
+
 int children_assign(struct master *m)
 {
 	for (unsigned i = 0; i < m->config->n_stages; i++) {
@@ -455,6 +474,7 @@ int children_assign(struct master *m)
 			c->wanted = true;
 		}
 	}
+	assign_unsettled(m);
 	return 0;
 }
 

@@ -11,9 +11,8 @@
  * end like any other.
  *
  * The log (arena.sync) is passed by: its readers may flush when it has passed all on, and it ends
- * when they have, for what they give out of their state has to be in it first. Limit: a reload that
- * replaces the log together with such a stage may find that stage waiting for it; it is then
- * refused after stop_timeout, as any reload that takes too long.
+ * when they have, for what they give out of their state has to be in it first. A reload stops it
+ * last for the same reason (reload.c).
  *
  * An end is not for ever: dead letters may be put back long after the last record came in. A stage
  * that has ended and finds a chunk on its edge is started again, and ends again when the replay

@@ -179,13 +179,15 @@ void home_give_up_unsettled(struct arena *a, uint32_t slot)
 	intent_repair(a, slot, NULL);
 }
 
-/* Chunks of an edge that is given up may be in the hands of a stage that is gone as well. */
+/* Chunks of an edge that is given up may be in the hands of a stage that is gone as well: of its
+ * reader, or of who was about to put them there. */
 static void take_from_the_gone(struct master *m, uint32_t e)
 {
 	for (uint32_t i = 0; i < m->arena.entries; i++) {
 		struct word v = arena_word(&m->arena, i);
 		char stage[ARENA_NAME_MAX];
-		if (v.state != WORD_CLAIMED || v.edge != e || v.owner >= m->arena.workers)
+		bool held = v.state == WORD_CLAIMED || v.state == WORD_FILLING;
+		if (!held || v.edge != e || v.owner >= m->arena.workers)
 			continue;
 		snprintf(stage, sizeof(stage), "%.*s", ARENA_NAME_MAX - 1,
 		         arena_worker(&m->arena, v.owner)->stage);

@@ -213,6 +213,7 @@ static int on_tick(sd_event_source *src, uint64_t usec, void *arg)
 		children_check(m, now);
 	}
 	notify_tick(m, now);
+	aside_step(m);
 	reload_step(m);
 	if (m->discarding)
 		home_discard_rest(m);

@@ -12,6 +12,7 @@
  * children.c  fork, reap, repair, restart with back-off
  * watch.c     stalls, memory limits, figures from /proc
  * notify.c    what systemd is told, and what it keeps
+ * aside.c     entries of chunks that were set aside
  * flow.c      ends of stages, emptiness of edges
  * reload.c    a new configuration under load
  * books.c     the conservation law, audited
@@ -216,6 +217,11 @@ bool children_left(const struct master *m, unsigned stage);
 /* How many have a process. */
 unsigned children_running(const struct master *m);
 void children_free(struct master *m);
+
+/* ---- aside.c ---- */
+
+/* Frees the entries of chunks that were set aside and whose bytes are saved. */
+void aside_step(struct master *m);
 
 /* ---- flow.c ---- */
 

@@ -8,6 +8,10 @@
  * walks down the graph and ends. When the last one has left, the configuration is swapped and the
  * new workers are forked; edges that stay keep their numbers and their chunks.
  *
+ * The log (arena.sync) is the last to stop: what others still have to finish may have to be in it
+ * first. So it is no writer to wait for; instead, a producer whose reader goes is stopped, and when
+ * the log has passed all of it on, no more comes.
+ *
  * If that takes longer than `stop_timeout` (a removed reader whose output is dead), the stopped
  * stages are started again as they were and the reload is refused, naming the edge.
  */
@@ -66,6 +70,16 @@ static bool changed(const struct config *old, unsigned s, const struct config *n
 	if (!n || n->hash != old->stages[s].hash || n->kind != old->stages[s].kind)
 		return true;
 	return !edges_in(old, s, next) || !edges_in(next, (unsigned)(n - next->stages), old);
+}
+
+/* With a log a producer's readers are the log's: the one whose reader goes is affected as it would
+ * be without. */
+static void affect_producers(const struct config *old, struct reload *r)
+{
+	for (unsigned i = 0; i < old->n_edges; i++)
+		if (old->edges[i].from == old->log_stage && old->edges[i].output &&
+		    same_edge(old, i, r->next) < 0)
+			r->affected[old->edges[i].output - 1] = true;
 }
 
 static bool differs(const char *a, const char *b)
@@ -169,6 +183,7 @@ int master_reload(struct master *m, const char *discard, const char **why)
 	}
 	for (unsigned s = 0; s < config_all_stages(m->config); s++)
 		r->affected[s] = changed(m->config, s, r->next);
+	affect_producers(m->config, r);
 	if (!keep_scale(m->config, r)) {
 		reload_free(r);
 		return refuse(m, too_many, strlen(too_many), why);
@@ -182,6 +197,27 @@ int master_reload(struct master *m, const char *discard, const char **why)
 	return 0; /* reload_step() does the rest, from the loop */
 }
 
+/* The log has passed on all that its output number @output ever will. */
+static bool passed_on(const struct master *m, unsigned output)
+{
+	if (!output || atomic_load(&m->arena.h->replaying) || !children_left(m, output - 1))
+		return false;
+	for (unsigned i = 0; i < m->config->n_edges; i++)
+		if (m->config->edges[i].from == output - 1 && !flow_edge_empty(m, i))
+			return false;
+	return true;
+}
+
+/* Nothing comes onto edge @i any more. */
+static bool dried_up(const struct master *m, unsigned i)
+{
+	const struct config_edge *e = &m->config->edges[i];
+	if (replay_fills(m, i))
+		return false;
+	return e->from == UINT32_MAX || children_left(m, e->from) ||
+	       (e->from == m->config->log_stage && passed_on(m, e->output));
+}
+
 /* The first edge that still keeps affected stage @s from being stopped, or -1. */
 static int keeps(const struct master *m, unsigned s)
 {
@@ -192,8 +228,7 @@ static int keeps(const struct master *m, unsigned s)
 			continue;
 		if (strcmp(r->discard, e->name) == 0)
 			continue;
-		if ((e->from != UINT32_MAX && !children_left(m, e->from)) || replay_fills(m, i) ||
-		    !flow_edge_empty(m, i))
+		if (!dried_up(m, i) || !flow_edge_empty(m, i))
 			return (int)i;
 	}
 	return -1;
@@ -241,15 +276,22 @@ static void start_again(struct master *m)
 	}
 }
 
-static void go_back(struct master *m, const char *edge)
+/* @edge keeps a stage from stopping; -1: @stage does not leave. */
+static void go_back(struct master *m, unsigned stage, int edge)
 {
 	char text[512];
+	const char *name = edge >= 0 ? m->config->edges[edge].name : "";
 	start_again(m);
 	order_discard(m, false);
-	snprintf(text, sizeof(text),
-	         "edge %s still holds chunks after stop_timeout; `sluicectl reload --discard %s` "
-	         "drops them",
-	         edge, edge);
+	if (edge >= 0)
+		snprintf(text, sizeof(text),
+		         "edge %s still holds chunks after stop_timeout; `sluicectl reload "
+		         "--discard %s` drops them",
+		         name, name);
+	else
+		snprintf(text, sizeof(text),
+		         "stage %s does not stop within stop_timeout: `sluicectl status` says why",
+		         m->config->stages[stage].name);
 	end_reload(m, text);
 }
 
@@ -264,6 +306,8 @@ static const char *heir_of(const struct config *old, unsigned s, const struct co
 	return "";
 }
 
+/* One that is dropped may have chunks in a transaction of a reader that stays: it goes when they
+ * are settled. */
 static void remove_old_edges(struct master *m)
 {
 	for (unsigned i = 0; i < m->config->n_edges; i++) {
@@ -271,7 +315,10 @@ static void remove_old_edges(struct master *m)
 			continue;
 		if (strcmp(m->reload->discard, m->config->edges[i].name) == 0)
 			home_discard_edge(m, m->edge_number[i]);
-		arena_edge_remove(&m->arena, m->edge_number[i]);
+		if (flow_edge_empty(m, i))
+			arena_edge_remove(&m->arena, m->edge_number[i]);
+		else
+			m->discarding = true;
 	}
 }
 
@@ -332,27 +379,45 @@ static int swap(struct master *m)
 	return x;
 }
 
+/* Stops who may stop. True: some have not left; *@stage: one of them, *@edge: one that keeps one,
+ * or -1. */
+static bool stop_affected(struct master *m, unsigned *stage, int *edge)
+{
+	unsigned log = m->config->log_stage;
+	bool waiting = false;
+	*edge = -1;
+	for (unsigned s = 0; s < config_all_stages(m->config); s++) {
+		if (s == log || !m->reload->affected[s] || children_left(m, s))
+			continue;
+		waiting = true;
+		*stage = s;
+		int e = keeps(m, s);
+		if (e < 0)
+			stop_stage(m, s);
+		else if (*edge < 0)
+			*edge = e;
+	}
+	if (waiting || log == UINT32_MAX || !m->reload->affected[log] || children_left(m, log))
+		return waiting;
+	*stage = log;
+	*edge = keeps(m, log);
+	if (*edge < 0)
+		stop_stage(m, log);
+	return true;
+}
+
 void reload_step(struct master *m)
 {
 	struct reload *r = m->reload;
-	bool waiting = false;
-	int blocked = -1;
+	unsigned stage = 0;
+	int edge;
 	if (!r)
 		return;
-	for (unsigned s = 0; s < config_all_stages(m->config); s++) {
-		if (!r->affected[s] || children_left(m, s))
-			continue;
-		waiting = true;
-		int edge = keeps(m, s);
-		if (edge < 0)
-			stop_stage(m, s);
-		else if (blocked < 0)
-			blocked = edge;
-	}
-	if (waiting && master_now() > r->until)
-		go_back(m, blocked >= 0 ? m->config->edges[blocked].name : "?");
-	if (waiting)
+	if (stop_affected(m, &stage, &edge)) {
+		if (master_now() > r->until)
+			go_back(m, stage, edge);
 		return;
+	}
 	int x = swap(m);
 	if (x < 0) {
 		/* the new configuration is in force, but not all of it could be started */

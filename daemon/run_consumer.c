@@ -323,6 +323,8 @@ int run_consumer(struct worker *w)
 	for (;;) {
 		enum worker_order o = worker_order(w);
 		int r;
+		if (w->stage->builtin)
+			unit_save_aside(w);
 		if (o == ORDER_PAUSE || o == ORDER_STOP ||
 		    atomic_load(&w->me->reopen) != w->reopened) {
 			give_all_back(w);

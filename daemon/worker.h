@@ -199,6 +199,8 @@ bool unit_sound(const struct worker *w, uint32_t entry);
 /* Keeps a claimed chunk that is not what was sealed out of the flow: counted, told, its bytes kept.
  */
 void unit_set_aside(struct worker *w, struct arena_handle h);
+/* The writer of dead letters, now and then: saves the bytes of chunks that were set aside. */
+void unit_save_aside(struct worker *w);
 /* The chunk cannot be read on where @in stands: laid to it, so that whoever claims it next looks
  * closer. Returns what the worker is to end with. */
 int unit_broken(struct worker *w, const struct unit_input *in);

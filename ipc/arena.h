@@ -48,6 +48,7 @@ enum {
 	ARENA_TAIL = 20480,        /* bytes behind a buffer, in an arena with tails */
 	ARENA_NO_RECORD = UINT32_MAX,
 	ARENA_NO_EDGE = UINT32_MAX,
+	ARENA_SAVED = 1,
 };
 
 enum arena_error {
@@ -65,7 +66,8 @@ enum word_state {
 	WORD_FILLING,
 	WORD_QUEUED,
 	WORD_CLAIMED,
-	WORD_ASIDE, /* set aside: torn or corrupt; kept for inspection, owned by nobody */
+	WORD_ASIDE, /* set aside: torn or corrupt; owned by nobody, until its bytes are saved: then
+	               owner is ARENA_SAVED, and the master frees it */
 };
 
 struct word {
@@ -407,6 +409,11 @@ void arena_retire_finish(struct arena *a);
 /* Drops a QUEUED chunk, counted as dropped by @stage. Returns the records dropped. Master only, and
  * only when no worker reads that edge. Repeatable after a crash, as above. */
 uint64_t arena_discard(struct arena *a, uint32_t entry, const char *stage);
+/* Frees an entry that was set aside; its @records go to the line "aside:STAGE" of the books, which
+ * counts with @stage's pipeline. Master only. Repeatable after a crash, as above. */
+void arena_put_away(struct arena *a, uint32_t entry, const char *stage, uint64_t records);
+/* Whether a line of the books is one of these. */
+bool arena_line_is_aside(const struct arena_book *line);
 
 /* ---- the life of a chunk (workers) ---- */
 

@@ -9,6 +9,7 @@
 
 #include <assert.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -391,17 +392,40 @@ int arena_worker_retire_as(struct arena *a, uint32_t slot, const char *stage, co
 	return 0;
 }
 
+static void commit_discard(struct arena *a, uint32_t entry, uint64_t records)
+{
+	a->h->retire.slot = entry;
+	a->h->retire.gen = arena_word(a, entry).gen;
+	a->h->retire.book[BOOK_dropped] += records;
+	atomic_store_explicit(&a->h->retire.state, RETIRE_DISCARD, memory_order_release);
+	arena_retire_finish(a);
+}
+
 uint64_t arena_discard(struct arena *a, uint32_t entry, const char *stage)
 {
 	const struct arena_facts *f = &a->facts[entry];
 	uint64_t n = f->records >= f->reached_record ? f->records - f->reached_record : 0;
 	begin_retire(a, stage);
-	a->h->retire.slot = entry;
-	a->h->retire.gen = arena_word(a, entry).gen;
-	a->h->retire.book[BOOK_dropped] += n;
-	atomic_store_explicit(&a->h->retire.state, RETIRE_DISCARD, memory_order_release);
-	arena_retire_finish(a);
+	commit_discard(a, entry, n);
 	return n;
+}
+
+static const char aside_prefix[] = "aside:"; /* no stage's name has a colon */
+
+void arena_put_away(struct arena *a, uint32_t entry, const char *stage, uint64_t records)
+{
+	char name[ARENA_NAME_MAX + sizeof(aside_prefix)];
+	snprintf(name, sizeof(name), "%s%.*s", aside_prefix, ARENA_NAME_MAX - 1, stage);
+	name[ARENA_NAME_MAX - 1] = 0;
+	struct arena_book *b = begin_retire(a, name);
+	if (arena_line_is_aside(b)) /* not the last one, which gathers the rest */
+		put_name(b->heir, sizeof(b->heir), stage);
+	commit_discard(a, entry, records);
+}
+
+bool arena_line_is_aside(const struct arena_book *line)
+{
+	return strncmp(line->stage, aside_prefix, sizeof(aside_prefix) - 1) == 0;
 }
 
 static void free_slot(struct arena *a, uint32_t slot)
@@ -418,9 +442,10 @@ static void free_entry(struct arena *a, uint32_t entry, uint32_t gen)
 	if (entry >= a->entries)
 		return;
 	struct word v = arena_word(a, entry);
-	if (v.state != WORD_QUEUED || v.gen != gen)
+	if ((v.state != WORD_QUEUED && v.state != WORD_ASIDE) || v.gen != gen)
 		return;
 	v.state = WORD_FREE;
+	v.owner = 0;
 	v.attempts = 0;
 	atomic_store_explicit(&a->words[entry], word_pack(v), memory_order_release);
 }

@@ -50,6 +50,13 @@ struct codec_ops {
 	void (*close)(struct codec *c); /* optional */
 	/* Start of a new input (file, message): forget header lines and the like. Optional. */
 	void (*reset)(struct codec *c);
+	/* Takes what stands in front of the first record (a header), if it was not taken yet: so
+	 * that who dies of it, and who dies of the record behind it, do not look the same. OK,
+	 * MORE, END, REJECT, or -errno. Optional: decode does it too. */
+	int (*begin)(struct codec *c, struct codec_window *w);
+	/* What stands here was, or is to be, passed over unread. When the header belongs here, this
+	 * input has none (c->headless): no record may be named by another row. Optional. */
+	void (*lost)(struct codec *c);
 	/* True when inputs start with a header line that later records need (csv): a producer that
 	 * resumes in the middle of a file feeds the file's first bytes to `prologue` before. */
 	bool has_prologue;
@@ -77,6 +84,7 @@ struct codec {
 	const void *config;
 	void *state;
 	const char *why;   /* after encode answered CODEC_E_REJECT */
+	bool headless;     /* the header of this input was lost; until reset */
 	size_t max_record; /* no record may be longer than this (the buffer's size) */
 };
 

@@ -10,7 +10,8 @@
  * The other one: an input that kills its decoder must be found without paying for the search while
  * nothing is wrong. So a worker only says that it decodes (a plain store); one whose predecessor
  * died doing so says what, by a hash of the input's first bytes. The master counts deaths of the
- * same; one that was enough is set aside unread.
+ * same; one that was enough is set aside unread. A header is taken by itself, so that it is not
+ * mistaken for the record behind it.
  *
  * Invariants
  *  - `made` is told a position only behind what was made or rejected before it;
@@ -88,6 +89,19 @@ static void take_in_hand(struct stage *st, uint64_t what)
 		atomic_store_explicit(st->hand, what, memory_order_relaxed);
 }
 
+/* What the codec takes in front of the first record. */
+static int begin(const struct decode_run *d)
+{
+	struct stage *st = d->st;
+	if (!st->codec->ops->begin)
+		return CODEC_E_OK;
+	take_in_hand(st, st->poison_count ? identity(d->w) : STAGE_HAND_SOME);
+	int r = st->codec->ops->begin(st->codec, d->w);
+	if (r >= 0)
+		take_in_hand(st, STAGE_HAND_NONE);
+	return r;
+}
+
 static int decode(const struct decode_run *d, uint8_t *p, size_t room, size_t *len)
 {
 	struct stage *st = d->st;
@@ -139,6 +153,8 @@ static int reject_poison(const struct decode_run *d)
 	w->bad_len = (size_t)(w->p - w->bad);
 	w->bad_len -= st->codec->ops->text && w->bad_len && w->p[-1] == '\n';
 	w->why = why;
+	if (st->codec->ops->lost)
+		st->codec->ops->lost(st->codec);
 	st->poison_in_hand = true;
 	int r = reject(d);
 	st->poison_in_hand = false;
@@ -146,16 +162,22 @@ static int reject_poison(const struct decode_run *d)
 	return r;
 }
 
-/* One call of the codec, with a second one in the largest room. CODEC_E_* or -errno; *@len: bytes.
- */
+/* A header or a record, which gets a second try in the largest room. CODEC_E_* or -errno; *@len:
+ * bytes of the record, 0: it was a header. */
 static int decode_one(const struct decode_run *d, size_t *len)
 {
 	struct stage *st = d->st;
 	uint8_t *p;
 	size_t room;
+	const uint8_t *from = d->w->p;
+	/* before the codec looks at anything: it commits what must be done with, should this one
+	 * kill */
 	int r = stage_reserve(st, ROOM_MIN, &p, &room);
 	if (r < 0)
 		return r;
+	int b = begin(d);
+	if (b != CODEC_E_OK || d->w->p != from)
+		return b;
 	r = r > 0 ? CODEC_E_ROOM : decode(d, p, room, len);
 	if (r != CODEC_E_ROOM)
 		return r;
@@ -183,8 +205,8 @@ int stage_decode(struct stage *st, struct codec_window *w, const char *at,
 			return r;
 		switch (r) {
 		case CODEC_E_OK:
-			r = stage_made(st, len);
-			if (r >= 0)
+			r = len ? stage_made(st, len) : 0;
+			if (r >= 0 && len)
 				r = tell(&d);
 			break;
 		case CODEC_E_REJECT:

@@ -42,6 +42,15 @@ static void crash_reset(struct codec *c)
 	struct codec *of = c->state;
 	if (of->ops->reset)
 		of->ops->reset(of);
+	c->headless = of->headless;
+}
+
+static void crash_lost(struct codec *c)
+{
+	struct codec *of = c->state;
+	if (of->ops->lost)
+		of->ops->lost(of);
+	c->headless = of->headless;
 }
 
 static int64_t crash_prologue(struct codec *c, const uint8_t *p, size_t len)
@@ -88,6 +97,16 @@ static int crash_decode(struct codec *c, struct codec_window *w, uint8_t *out, s
 	return of->ops->decode(of, w, out, room, len);
 }
 
+static int crash_begin(struct codec *c, struct codec_window *w)
+{
+	struct codec *of = c->state;
+	if (!of->ops->begin)
+		return CODEC_E_OK;
+	die_of(of, w, "CRASH-ME:");
+	die_of(of, w, "CRASH-END:");
+	return of->ops->begin(of, w);
+}
+
 static int crash_encode(struct codec *c, const uint8_t *rec, size_t len, struct buf *out)
 {
 	struct codec *of = c->state;
@@ -103,6 +122,8 @@ const struct codec_ops codec_crash = {
         .open = crash_open,
         .close = crash_close,
         .reset = crash_reset,
+        .begin = crash_begin,
+        .lost = crash_lost,
         .has_prologue = true,
         .prologue = crash_prologue,
         .behind = crash_behind,

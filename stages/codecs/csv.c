@@ -9,6 +9,8 @@
  *  - A field that begins with a quote ends at the quote that is not doubled; behind it only a
  * delimiter or a row's end may stand. A quote elsewhere is a character like others.
  *  - A row with too many or too few fields, or not in UTF-8, is rejected with its line.
+ *  - A header that is bad, or was passed over because it kills, is rejected, and with it all rows
+ * of that input unless `columns` names them: the row behind it is never taken for a header.
  *
  * The one hard idea: a row is first found (spans of the window, nothing written), then judged, then
  * written. So "goes on behind the window", "too long", "bad" and "does not fit" never mix, and the
@@ -26,61 +28,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-static const struct option csv_options[] = {
-        {.name = "delimiter",
-         .type = OPTION_STRING,
-         .offset = offsetof(struct csv_config, delimiter),
-         .def = ",",
-         .help = "one character between fields; tab is one"},
-        {.name = "quote",
-         .type = OPTION_STRING,
-         .offset = offsetof(struct csv_config, quote),
-         .def = "\"",
-         .help = "the character around fields that need it"},
-        {.name = "header",
-         .type = OPTION_BOOL,
-         .offset = offsetof(struct csv_config, header),
-         .def = "true",
-         .help = "the first line holds the names (read), or shall (write)"},
-        {.name = "columns",
-         .type = OPTION_STRINGS,
-         .offset = offsetof(struct csv_config, columns),
-         .help = "names of the columns; writing: the fields to write, in this order"},
-        OPTION_END,
-};
-
-const struct csv_config *csv_config(const struct codec *c)
-{
-	static const struct csv_config def = {.delimiter = ",", .quote = "\"", .header = true};
-	return c->config ? c->config : &def;
-}
-
-/* The character that an option names, or 0. */
-static uint8_t csv_char(const char *s)
-{
-	if (strcmp(s, "tab") == 0 || strcmp(s, "\\t") == 0)
-		return '\t';
-	bool one = s[0] && !s[1] && !(s[0] & 0x80) && s[0] != '\n' && s[0] != '\r';
-	return one ? (uint8_t)s[0] : 0;
-}
-
-static void csv_check(const void *config, const struct node *node, struct complaints *c)
-{
-	const struct csv_config *cf = config;
-	const struct strings *cols = &cf->columns;
-	if (!csv_char(cf->delimiter))
-		complain(c, node, "delimiter: expected one ASCII character or tab");
-	if (!csv_char(cf->quote) || csv_char(cf->quote) == csv_char(cf->delimiter))
-		complain(c, node, "quote: expected one ASCII character other than the delimiter");
-	if (cols->n > CSV_COLUMNS_MAX) {
-		complain(c, node, "columns: more than %d", CSV_COLUMNS_MAX);
-		return;
-	}
-	for (size_t i = 0; i < cols->n; i++)
-		for (size_t j = 0; j < i; j++)
-			if (strcmp(cols->v[i], cols->v[j]) == 0)
-				complain(c, node, "columns: \"%s\" stands there twice", cols->v[i]);
-}
+static const char csv_mark[] = "\xef\xbb\xbf"; /* byte order mark */
 
 int csv_add_name(struct csv *st, const uint8_t *name, size_t len)
 {
@@ -108,6 +56,7 @@ int csv_add_name(struct csv *st, const uint8_t *name, size_t len)
 static void csv_reset(struct codec *c)
 {
 	struct csv *st = c->state;
+	c->headless = false;
 	st->phase = CSV_START;
 	st->skip = false;
 	st->broken = NULL;
@@ -381,6 +330,16 @@ static int csv_names_from(struct csv *st, const struct csv_row *row)
 	return r;
 }
 
+/* There will be no names: every row is rejected because of @why. */
+static void csv_no_names(struct csv *st, const char *why)
+{
+	if (st->fixed)
+		return;
+	snprintf(st->broken_why, sizeof(st->broken_why), "header: %.120s", why);
+	st->broken = st->broken_why;
+	st->named = true;
+}
+
 /* The header row becomes the names, or the reason why every row is rejected. */
 static int csv_header(struct codec *c, struct codec_window *w, const struct csv_row *row)
 {
@@ -402,12 +361,11 @@ static int csv_header(struct codec *c, struct codec_window *w, const struct csv_
 		snprintf(st->why, sizeof(st->why), "not UTF-8");
 	if (r < 0)
 		return r;
-	st->named = true;
 	if (r == CODEC_E_REJECT) {
-		snprintf(st->broken_why, sizeof(st->broken_why), "header: %.120s", st->why);
-		st->broken = st->broken_why;
+		csv_no_names(st, st->why);
 		return csv_reject_row(c, w, row, st->broken);
 	}
+	st->named = true;
 	st->line += st->line ? row->lines : 0;
 	w->p = row->next;
 	return CODEC_E_OK;
@@ -419,7 +377,7 @@ static int csv_begin(struct codec *c, struct codec_window *w)
 	struct csv *st = c->state;
 	size_t n = (size_t)(w->end - w->p);
 	if (st->phase == CSV_START) {
-		bool mark = n && memcmp(w->p, "\xef\xbb\xbf", n < 3 ? n : 3) == 0;
+		bool mark = n && memcmp(w->p, csv_mark, n < 3 ? n : 3) == 0;
 		if (mark && n < 3 && !w->last)
 			return CODEC_E_MORE;
 		if (n == 0)
@@ -432,7 +390,22 @@ static int csv_begin(struct codec *c, struct codec_window *w)
 		return CODEC_E_OK;
 	struct csv_row row;
 	int r = csv_row(c, w, &row);
+	if (r == CODEC_E_REJECT) {
+		st->phase = CSV_ROWS;
+		csv_no_names(st, st->why);
+	}
 	return r == CODEC_E_OK ? csv_header(c, w, &row) : r;
+}
+
+static void csv_lost(struct codec *c)
+{
+	struct csv *st = c->state;
+	if (st->phase == CSV_ROWS)
+		return;
+	st->phase = CSV_ROWS;
+	c->headless = true;
+	if (csv_config(c)->header)
+		csv_no_names(st, "it was passed over unread, so nobody knows the columns");
 }
 
 /* Names the fields "1" to "@n". 0, CODEC_E_REJECT (why), -ENOMEM. */
@@ -525,6 +498,8 @@ static const uint8_t *csv_row_end(struct codec *c, const struct codec_window *w)
 	struct codec_window at = *w;
 	struct csv_row row;
 	uint64_t line = st->line;
+	if (st->phase == CSV_START && at.end - at.p > 3 && memcmp(at.p, csv_mark, 3) == 0)
+		at.p += 3; /* else a quote behind it is none */
 	int r = csv_row(c, &at, &row);
 	if (r == CODEC_E_MORE) {
 		st->line = line; /* it will be asked again */
@@ -573,6 +548,8 @@ const struct codec_ops codec_csv = {
         .open = csv_open,
         .close = csv_close,
         .reset = csv_reset,
+        .begin = csv_begin,
+        .lost = csv_lost,
         .has_prologue = true,
         .prologue = csv_prologue,
         .behind = csv_row_end,

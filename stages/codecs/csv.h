@@ -48,7 +48,7 @@ struct csv {
 	struct csv_name *names; /* of the columns: CSV_COLUMNS_MAX */
 	uint32_t n_names;
 	struct buf keys;
-	const char *broken; /* the header cannot be used: every row is rejected for this reason */
+	const char *broken; /* there is no usable header: every row is rejected for this reason */
 	uint64_t line;      /* of the input, from 1; 0: not known */
 	char why[160];
 	char broken_why[160];
@@ -56,8 +56,14 @@ struct csv {
 	struct buf value;
 };
 
+extern const struct option csv_options[];
+
 /* NULL configuration: the defaults. */
 const struct csv_config *csv_config(const struct codec *c);
+/* The character that an option names, or 0. */
+uint8_t csv_char(const char *s);
+/* What the options' table cannot say. */
+void csv_check(const void *config, const struct node *node, struct complaints *c);
 
 /* Adds a column; its name is copied. 0, CODEC_E_REJECT (twice, or too many: st->why), -ENOMEM. */
 int csv_add_name(struct csv *st, const uint8_t *name, size_t len);

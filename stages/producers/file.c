@@ -105,11 +105,15 @@ static bool window_grow(struct file_state *s)
 	return true;
 }
 
-/* Feeds the header line to a codec that needs it for what stands behind. */
+/* Feeds the header line to a codec that needs it for what stands behind. One that cannot be had is
+ * lost: what stands behind must not be taken for it. */
 static int resume_header(struct stage *st, struct file_input *in, const char *name)
 {
 	struct file_state *s = st->state;
+	bool headless = in->mark.flags & FILE_MARK_HEADLESS;
 	do {
+		if (headless)
+			break;
 		ssize_t n = read_at(in->fd, s->window, s->window_size, 0);
 		if (n < 0)
 			return (int)n;
@@ -119,7 +123,10 @@ static int resume_header(struct stage *st, struct file_input *in, const char *na
 		if (took < 0)
 			break;
 	} while (window_grow(s));
-	log_warning("%s: its header line cannot be read again", name);
+	if (!headless)
+		log_warning("%s: its header line cannot be read again", name);
+	if (in->codec.ops->lost)
+		in->codec.ops->lost(&in->codec);
 	return 0;
 }
 
@@ -159,6 +166,8 @@ static int moved_on(struct stage *st, void *arg, size_t consumed)
 {
 	struct progress *p = arg;
 	p->in->mark.offset = p->base + consumed;
+	if (p->in->codec.headless)
+		p->in->mark.flags |= FILE_MARK_HEADLESS;
 	return file_input_save(st, p->in);
 }
 

@@ -23,6 +23,7 @@ enum file_mark_flags {
 	FILE_MARK_USED = 1, /* names a file; else the path's next file starts at 0 */
 	FILE_MARK_DONE = 2, /* that file was read to its end */
 	FILE_MARK_SKIP = 4, /* inside a record that is too long: go on behind the next newline */
+	FILE_MARK_HEADLESS = 8, /* its header was passed over: it must not be read again */
 };
 
 struct file_head {

@@ -153,6 +153,47 @@ def test_a_producer_dies_of_a_record_of_several_lines(codec, window, mark):
         assert books["balanced"] and books["received"] == n and books["dead"] == 1, books
 
 
+CSV = CODEC.replace("codec: crash", "codec: crash, of: csv, read_buffer: 512, batch: {records: 50}")
+
+
+def run_csv(text, fault=None):
+    """A file of csv to its end, whoever is killed. (what came out, the letters' inputs by their reasons)"""
+    with Box(HEAD % dict(arena="8MiB", buffer="64KiB") + CSV % "type: file, path: @/in.txt", fault=fault) as box:
+        box.path("in.txt").write_text(text)
+        box.start()
+        done = lambda: box.stages().get("out", {}).get("state") == "ended" and settled(box.ask("audit"))
+        oracle.until(lambda: f"the end; {box.ask('audit')}; log:\n{box.log()}", done)
+        books = box.ask("audit")
+        assert box.stop() == 0 and books["balanced"] and not box.held_entries()
+        out = list(map(json.loads, open(box.path("out.jsonl")))) if box.path("out.jsonl").exists() else []
+        return out, box.letters()
+
+
+@pytest.mark.parametrize("fault", [None, "commit_done:4:src"])
+def test_a_header_that_kills(fault):
+    """No row behind it is taken for it, also not by a worker that goes on in the middle: they are rejected, for nobody
+    knows their columns. Further down a row kills, too."""
+    n = 1000
+    rows = [f"{i},x" + (" CRASH-ME:segv" if i == 700 else "") for i in range(n)]
+    out, letters = run_csv("id,CRASH-ME:segv\n" + "\n".join(rows) + "\n", fault)
+    assert out == []
+    assert [x["input"].strip() for x in letters] == ["id,CRASH-ME:segv", *rows]
+    killed = [x["input"].strip() for x in letters if "killed the worker" in x["error"]]
+    assert killed == ["id,CRASH-ME:segv", rows[700]]
+    assert all("header: it was passed over" in x["error"] for x in letters if x["input"].strip() not in killed)
+
+
+@pytest.mark.parametrize("fault", [None, "commit_done:4:src"])
+def test_the_row_behind_the_header_kills(fault):
+    """It alone is set aside, and the names are those of the header, in the middle of the file as well."""
+    n = 1000
+    rows = [f"{i},x" + (" CRASH-ME:segv" if i in (0, 1, 700) else "") for i in range(n)]
+    out, letters = run_csv("id,remark\n" + "\n".join(rows) + "\n", fault)
+    assert out == [{"id": str(i), "remark": "x"} for i in range(n) if i not in (0, 1, 700)]
+    assert [x["input"].strip() for x in letters] == [rows[0], rows[1], rows[700]]
+    assert all("killed the worker" in x["error"] for x in letters)
+
+
 def test_a_producer_dies_of_one_message():
     """The client sends it again and again, as it has to: after the third death it is acknowledged as a letter."""
     n, at = 20_000, 12_345

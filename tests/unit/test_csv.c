@@ -98,6 +98,57 @@ static void test_headers(void **state)
 	             "! line 3: header: two columns of the same name: \"a\" [3,4\n]\n");
 }
 
+/* A header that is no row is not replaced by the row behind it. */
+static void test_bad_headers(void **state)
+{
+	(void)state;
+	text_decodes("csv", NULL, 256, IN("a,\"b\n1,2\n3,4"),
+	             "! line 1: quote that is never closed [a,\"b]\n"
+	             "! line 2: header: line 1: quote that is never closed [1,2\n]\n"
+	             "! line 3: header: line 1: quote that is never closed [3,4]\n");
+	text_decodes("csv", NULL, 256, IN("\"a\"x,b\n1,2\n"),
+	             "! line 1: text behind a closing quote [\"a\"x,b]\n"
+	             "! line 2: header: line 1: text behind a closing quote [1,2\n]\n");
+	text_decodes("csv", NULL, 4, IN("a,b,c,d,e,f,g,h,i\n1\n"),
+	             "! line 1: row longer than a record may be [a,b,]\n"
+	             "! line 2: header: line 1: row longer than a record may be [1\n]\n");
+	text_decodes(
+	        "csv", "{columns: [a, b]}", 256, IN("\"a\"x,b\n1,2\n"),
+	        "! line 1: text behind a closing quote [\"a\"x,b]\n{\"a\":\"1\",\"b\":\"2\"}\n");
+}
+
+/* After lost() at the start of an input: what its rows become. */
+static void lost_is(const char *config, const char *expected)
+{
+	static const char in[] = "1,2\n3,4\n";
+	struct text_codec t;
+	struct buf log = {0};
+	text_codec_open(&t, "csv", config, 256);
+	t.codec.ops->reset(&t.codec);
+	t.codec.ops->lost(&t.codec);
+	assert_true(t.codec.headless);
+	struct codec_window w = {.p = (const uint8_t *)in, .last = true};
+	w.end = w.p + sizeof(in) - 1;
+	text_drain(&t.codec, &w, &log);
+	buf_add_byte(&log, 0);
+	assert_string_equal((char *)log.p, expected);
+	t.codec.ops->reset(&t.codec);
+	assert_false(t.codec.headless);
+	text_codec_close(&t);
+	buf_deinit(&log);
+}
+
+static void test_lost_header(void **state)
+{
+	(void)state;
+	lost_is(NULL,
+	        "! line 1: header: it was passed over unread, so nobody knows the columns [1,2\n]\n"
+	        "! line 2: header: it was passed over unread, so nobody knows the columns "
+	        "[3,4\n]\n");
+	lost_is("{columns: [a, b]}", "{\"a\":\"1\",\"b\":\"2\"}\n{\"a\":\"3\",\"b\":\"4\"}\n");
+	lost_is("header: false", "{\"1\":\"1\",\"2\":\"2\"}\n{\"1\":\"3\",\"2\":\"4\"}\n");
+}
+
 static void test_prologue(void **state)
 {
 	(void)state;
@@ -270,11 +321,12 @@ static void test_loghub_tables(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_plain),    cmocka_unit_test(test_quotes),
-	        cmocka_unit_test(test_bad_rows), cmocka_unit_test(test_too_long),
-	        cmocka_unit_test(test_headers),  cmocka_unit_test(test_prologue),
-	        cmocka_unit_test(test_encode),   cmocka_unit_test(test_check),
-	        cmocka_unit_test(test_spectrum), cmocka_unit_test(test_loghub_tables),
+	        cmocka_unit_test(test_plain),       cmocka_unit_test(test_quotes),
+	        cmocka_unit_test(test_bad_rows),    cmocka_unit_test(test_too_long),
+	        cmocka_unit_test(test_headers),     cmocka_unit_test(test_prologue),
+	        cmocka_unit_test(test_bad_headers), cmocka_unit_test(test_lost_header),
+	        cmocka_unit_test(test_encode),      cmocka_unit_test(test_check),
+	        cmocka_unit_test(test_spectrum),    cmocka_unit_test(test_loghub_tables),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -443,12 +443,29 @@ static uint64_t figure(enum book which)
 	return n;
 }
 
-/* A slot is retired and a chunk discarded; the master dies at its nth step, the next one goes on.
- */
+static void set_aside(uint32_t entry)
+{
+	struct word v = arena_word(&x.arena, entry);
+	v.state = WORD_ASIDE;
+	v.owner = ARENA_SAVED;
+	atomic_store(&x.arena.words[entry], word_pack(v));
+}
+
+static uint64_t aside_figure(void)
+{
+	uint64_t n = 0;
+	for (unsigned i = 0; i < ARENA_BOOKS_MAX; i++)
+		if (arena_line_is_aside(&x.arena.h->books[i]))
+			n += x.arena.h->books[i].book[BOOK_dropped];
+	return n;
+}
+
+/* A slot is retired, a chunk discarded, and one that was set aside put away; the master dies at its
+ * nth step, the next one goes on. */
 static bool retire_dying_at(unsigned n)
 {
 	uint32_t slot;
-	struct arena_handle h;
+	struct arena_handle h, torn;
 	volatile bool died = false;
 	assert_int_equal(arena_worker_assign(&x.arena, "gone", 0, &slot), 0);
 	arena_worker(&x.arena, slot)->committed.book[BOOK_received] = 7;
@@ -457,9 +474,12 @@ static bool retire_dying_at(unsigned n)
 	struct intent *in = intent_begin(&x.arena, slot);
 	intent_output(in, h);
 	intent_commit(&x.arena, slot);
+	assert_int_equal(arena_acquire(&x.arena, slot, 1, &torn), 0);
+	set_aside(torn.entry);
 	lone.left = n;
 	if (setjmp(lone.out) == 0) {
 		arena_discard(&x.arena, h.entry, "reader");
+		arena_put_away(&x.arena, torn.entry, "reader", 5);
 		arena_worker_retire(&x.arena, slot, "heir");
 	} else {
 		died = true;
@@ -467,13 +487,17 @@ static bool retire_dying_at(unsigned n)
 		arena_retire_finish(&x.arena);
 		if (arena_word(&x.arena, h.entry).state == WORD_QUEUED)
 			arena_discard(&x.arena, h.entry, "reader");
+		if (arena_word(&x.arena, torn.entry).state == WORD_ASIDE)
+			arena_put_away(&x.arena, torn.entry, "reader", 5);
 		if (arena_worker(&x.arena, slot)->stage[0])
 			arena_worker_retire(&x.arena, slot, "heir");
 	}
 	lone.left = 0;
 	assert_int_equal(figure(BOOK_received), 7);
-	assert_int_equal(figure(BOOK_dropped), 3);
+	assert_int_equal(figure(BOOK_dropped), 3 + 5);
+	assert_int_equal(aside_figure(), 5);
 	assert_int_equal(arena_word(&x.arena, h.entry).state, WORD_FREE);
+	assert_int_equal(arena_word(&x.arena, torn.entry).state, WORD_FREE);
 	assert_int_equal(arena_worker(&x.arena, slot)->stage[0], 0);
 	return died;
 }
