@@ -250,8 +250,11 @@ static int on_signal(sd_event_source *src, const struct signalfd_siginfo *info, 
 	(void)src;
 	if (info->ssi_signo == SIGHUP) {
 		master_reopen(m);
-		(void)master_reload(m, NULL, &why); /* says why not in the log */
-	} else if (m->state == MASTER_DRAINING) {   /* asked twice: do not wait for the drain */
+		if (m->reload) /* it may have read the file already */
+			m->reload_again = true;
+		else
+			(void)master_reload(m, NULL, &why); /* says why not in the log */
+	} else if (m->state == MASTER_DRAINING) { /* asked twice: do not wait for the drain */
 		begin_stopping(m, "stopping");
 	} else {
 		master_stop(m);

@@ -113,6 +113,7 @@ struct master {
 	bool moved_due; /* that is not known yet */
 	bool discarding;       /* an edge that is to be dropped waits for a stage to settle */
 	struct reload *reload; /* one that is under way */
+	bool reload_again;     /* SIGHUP came meanwhile: another one, when this one has ended */
 	struct control *control;
 };
 

@@ -409,8 +409,13 @@ static bool stop_affected(struct master *m, unsigned *stage, int *edge)
 void reload_step(struct master *m)
 {
 	struct reload *r = m->reload;
+	const char *why;
 	unsigned stage = 0;
 	int edge;
+	if (!r && m->reload_again) {
+		m->reload_again = false;
+		(void)master_reload(m, NULL, &why);
+	}
 	if (!r)
 		return;
 	if (stop_affected(m, &stage, &edge)) {

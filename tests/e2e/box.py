@@ -170,7 +170,9 @@ class Daemon:
         text = textwrap.dedent(text)
         have = {line.split(":")[0] for line in text.splitlines() if line[:1].isalpha()}
         missing = [v for k, v in DEFAULTS.items() if k not in have]
-        self.config_path.write_text("\n".join([*missing, text, ""]).replace("@DIR@", str(self.dir)))
+        new = self.config_path.with_suffix(".new")  # whole or not there: a reload may be reading it
+        new.write_text("\n".join([*missing, text, ""]).replace("@DIR@", str(self.dir)))
+        new.replace(self.config_path)
 
     def write(self, name, content):
         (self.dir / name).write_bytes(content if isinstance(content, bytes) else content.encode())

@@ -309,3 +309,21 @@ def test_a_discard_that_is_taken_back(daemon):
     d.start()
     d.wait_for(lambda: d.stats("bad")["records_in"] > records, what="the chunks to be delivered")
     assert all_balanced(d)["dropped"] == 0
+
+
+def test_hangups_in_a_row(daemon):
+    """A SIGHUP that comes while a reload is under way counts as well: the file as it is last is in force."""
+    def config(n):
+        return f"""
+producers:
+  g: {{type: generate, rate: 1000, record: {{a: 1}}}}
+transformers:
+  t: {{steps: [{{set: {{n: {n}}}}}]}}
+consumers:
+  out: {{type: 'null'}}
+"""
+    d = daemon(config(0))
+    for n in range(1, 20):
+        d.write_config(config(n))
+        os.kill(d.pid, signal.SIGHUP)
+    d.wait_for(lambda: {r["n"] for r in d.tap("t", 3)} == {19}, deadline=20, what="the last configuration")
