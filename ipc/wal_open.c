@@ -427,9 +427,14 @@ static int open_file(struct wal *w, const char *path, enum wal_mode mode)
 			close(w->fd);
 	}
 	w->fd = open(path, flags);
-	if (w->fd >= 0)
-		return 0;
-	return errno == ENOENT ? WAL_E_NONE : err_errno();
+	if (w->fd < 0)
+		return errno == ENOENT ? WAL_E_NONE : err_errno();
+	/* what a sync that failed has left in the page cache may not be on the disk, and would be
+	 * taken for durable: so it is read from the disk */
+	if (mode != WAL_READ && fdatasync(w->fd) < 0)
+		return err_errno();
+	int r = posix_fadvise(w->fd, 0, 0, POSIX_FADV_DONTNEED);
+	return -r;
 }
 
 static int make_room(struct wal *w)
