@@ -22,7 +22,7 @@
  *  - column names differ in more than upper and lower case, as SQLite has it: a record with fields
  * `a` and `A` is rejected;
  *  - several workers write by turns: SQLite has one writer at a time;
- *  - rows of sluice_commits of arenas not heard of for 30 days are removed.
+ *  - rows of sluice_commits of other arenas that were not heard of for 30 days are removed.
  */
 #include "stages/consumers/sqlite.h"
 
@@ -194,6 +194,20 @@ static int execute(struct stage *st, const char *sql)
 
 static const char *const synchronous_names[] = {"off", "normal", "full", NULL};
 
+/* This arena's rows are never old: a transaction may be asked for after any time, and by a clock
+ * that jumped. */
+static int forget_others(struct stage *st)
+{
+	char hex[2 * sizeof(st->commit_id.epoch) + 1], sql[256];
+	for (size_t i = 0; i < sizeof(st->commit_id.epoch); i++)
+		snprintf(hex + 2 * i, 3, "%02x", st->commit_id.epoch[i]);
+	snprintf(sql, sizeof(sql),
+	         "DELETE FROM sluice_commits WHERE epoch <> x'%s' AND"
+	         " at < CAST(strftime('%%s','now') AS INTEGER) - 30 * 86400",
+	         hex);
+	return execute(st, sql);
+}
+
 static int set_up(struct stage *st)
 {
 	const struct sqlite_config *cfg = st->config;
@@ -209,10 +223,8 @@ static int set_up(struct stage *st)
 	if (r == 0)
 		r = execute(st, "CREATE TABLE IF NOT EXISTS sluice_commits(epoch BLOB,"
 		                " worker INTEGER, number INTEGER, at INTEGER,"
-		                " PRIMARY KEY(epoch, worker)) WITHOUT ROWID;"
-		                "DELETE FROM sluice_commits WHERE"
-		                " at < CAST(strftime('%s','now') AS INTEGER) - 30 * 86400");
-	return r;
+		                " PRIMARY KEY(epoch, worker)) WITHOUT ROWID");
+	return r == 0 ? forget_others(st) : r;
 }
 
 static int prepare_all(struct stage *st)

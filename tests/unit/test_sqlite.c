@@ -358,6 +358,26 @@ static void test_kills(void **state)
 	assert_int_equal(rows, 400);
 }
 
+/* However long ago it was, and whatever the clock says: only what other arenas left is forgotten.
+ */
+static void test_old_commits(void **state)
+{
+	(void)state;
+	struct run r;
+	die(AFTER_COMMIT, 8);
+	ask("UPDATE sluice_commits SET at = 5");
+	run_make(&r);
+	run_open(&r);
+	r.st.commit_id.number = 8;
+	assert_int_equal(r.st.ops->committed(&r.st, &r.st.commit_id), 1);
+	run_free(&r);
+	run_make(&r);
+	r.st.commit_id.epoch[0]++;
+	run_open(&r);
+	assert_string_equal(ask("SELECT count(*) FROM sluice_commits"), "0");
+	run_free(&r);
+}
+
 /* A transaction that is gone must never look committed. */
 static void test_lost_transaction(void **state)
 {
@@ -419,10 +439,10 @@ static void test_speed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        TEST(test_values),     TEST(test_new_columns), TEST(test_upsert),
-	        TEST(test_constraint), TEST(test_given),       TEST(test_busy),
-	        TEST(test_full),       TEST(test_kills),       TEST(test_lost_transaction),
-	        TEST(test_speed),
+	        TEST(test_values),      TEST(test_new_columns), TEST(test_upsert),
+	        TEST(test_constraint),  TEST(test_given),       TEST(test_busy),
+	        TEST(test_full),        TEST(test_kills),       TEST(test_lost_transaction),
+	        TEST(test_old_commits), TEST(test_speed),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
