@@ -7,8 +7,9 @@ enum {
 	STEP = 100000, /* ns: more than a stage takes for a small chunk, waking up included */
 	LINGER_MAX = 1000000, /* ns: for longer ones there is nothing more to be saved */
 	TRIES = 4,            /* looks in vain before a doorbell is asked for */
-	FAST = 8,             /* chunks in one nap: they come faster than anybody naps */
-	DOORBELLS = 16,
+	FAST = 16,            /* chunks in one nap: they come faster than anybody naps */
+	DOORBELLS = 16, /* chunks: waited for with doorbells, at most, when naps were in vain */
+	LONG = 4096,    /* the same, where they come so fast that each nap is a loss */
 };
 
 void nap_init(struct nap *n, int64_t linger, unsigned depth)
@@ -28,12 +29,18 @@ void nap_chunk(struct nap *n, bool small)
 		n->doorbell--;
 }
 
+void nap_full(struct nap *n)
+{
+	n->napping = false;
+	n->doorbell = LONG;
+}
+
 /* Until the next look but one beat; 0: no nap. */
 static int64_t long_nap(struct nap *n, int64_t now)
 {
 	if (n->napping) {
 		n->patience = 1;
-		n->doorbell = n->taken > FAST ? n->taken * DOORBELLS : 0;
+		n->doorbell = n->taken > FAST ? LONG : 0;
 	}
 	n->usual = n->taken;
 	n->taken = n->tries = 0;

@@ -12,10 +12,12 @@
  * wake-up and one chunk for two of the producer's. From a producer to the end of the pipeline that
  * costs a record at most one linger more, and a step for each stage.
  *
- * Who finds less than the last time looks again after a step, some times: somebody before it may
- * have been late, and what comes now would wait for the next look. Who has found nothing then asks
- * to be rung, the longer the less steady the pace has been. A pipeline whose linger is longer than
- * LINGER_MAX has no naps worth having; one with less than two steps, or 0, must not be late.
+ * Whoever slept while an edge became full held somebody up: then chunks come too fast for naps, for
+ * a long while. Who finds less than the last time looks again after a step, some times: somebody
+ * before it may have been late, and what comes now would wait for the next look. Who has found
+ * nothing then asks to be rung, the longer the less steady the pace has been. A pipeline whose
+ * linger is longer than LINGER_MAX has no naps worth having; one with less than two steps, or 0,
+ * must not be late.
  */
 #pragma once
 
@@ -44,5 +46,7 @@ static inline int64_t nap_beat(int64_t now, int64_t linger)
 void nap_init(struct nap *n, int64_t linger, unsigned depth);
 /* A chunk was taken; @small: far from full. */
 void nap_chunk(struct nap *n, bool small);
+/* After a nap: an edge that is read was full. */
+void nap_full(struct nap *n);
 /* How long to nap from @now (CLOCK_MONOTONIC) on, ns; 0: ask for a doorbell. */
 int64_t nap_take(struct nap *n, int64_t now);

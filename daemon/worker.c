@@ -140,12 +140,27 @@ static bool work_to_do(struct worker *w, void *arg)
 	return arena_any_queued(w->a, w->reads) || worker_order(w) != ORDER_RUN;
 }
 
+/* Whether who fills an edge that this worker reads has no room there. */
+static bool input_is_full(const struct worker *w)
+{
+	for (uint32_t e = 0; e < ARENA_EDGES_MAX; e++)
+		if ((w->reads >> e & 1) &&
+		    arena_charged(w->a, e) >=
+		            atomic_load_explicit(&w->a->h->edges[e].quota, memory_order_relaxed))
+			return true;
+	return false;
+}
+
 int worker_wait_input(struct worker *w, struct pollfd *fds, unsigned n_fds, int64_t timeout_ns)
 {
 	int64_t nap = nap_take(&w->nap, clock_monotonic());
-	if (nap)
-		return doze(w, WAITING_INPUT, true, fds, n_fds,
-		            nap < timeout_ns ? nap : timeout_ns);
+	if (nap) {
+		int r = doze(w, WAITING_INPUT, true, fds, n_fds,
+		             nap < timeout_ns ? nap : timeout_ns);
+		if (input_is_full(w))
+			nap_full(&w->nap);
+		return r;
+	}
 	worker_activity(w, ACTIVITY_IDLE, NULL);
 	int r = worker_sleep(w, WAITING_INPUT, fds, n_fds, timeout_ns, work_to_do, NULL);
 	worker_activity(w, ACTIVITY_WORKING, NULL);

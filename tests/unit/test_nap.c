@@ -134,6 +134,20 @@ static void full_chunks_and_those_that_may_not_wait_are_rung_for(void **state)
 	assert_true(play((struct pace){INT64_MAX, 500000, 0, 1, false, 0}).doorbells == 1);
 }
 
+static void a_nap_that_held_somebody_up_is_not_taken_again(void **state)
+{
+	(void)state;
+	struct nap n;
+	nap_init(&n, LINGER, 1);
+	nap_chunk(&n, true);
+	assert_true(nap_take(&n, 1) > 0);
+	nap_full(&n);
+	for (unsigned i = 0; i < 1000; i++) {
+		assert_int_equal(nap_take(&n, 1), 0);
+		nap_chunk(&n, true);
+	}
+}
+
 static void the_beat_is_always_ahead(void **state)
 {
 	(void)state;
@@ -152,6 +166,7 @@ int main(void)
 	        cmocka_unit_test(what_comes_seldom_is_rung_for),
 	        cmocka_unit_test(what_comes_fast_is_rung_for),
 	        cmocka_unit_test(full_chunks_and_those_that_may_not_wait_are_rung_for),
+	        cmocka_unit_test(a_nap_that_held_somebody_up_is_not_taken_again),
 	        cmocka_unit_test(the_beat_is_always_ahead),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
