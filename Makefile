@@ -157,7 +157,7 @@ demo: all ## Debian's package index through a pipeline, the result proved agains
 
 # ---- testing: each ends with "N passed, N failed" ----
 
-check: all units faults $(BUILD)/bench/hot | $(STAMP_CHECK) ## everything that is tested: unit, e2e, short faults, short fuzzing, rules
+check: all units faults $(BUILD)/bench/hot | $(STAMP_CHECK) $(STAMP_PACKAGE) ## everything that is tested: unit, e2e, short faults, short fuzzing, rules
 	@+$(FUZZ_MAKE) fuzzers
 	@$(PY) tests/run rules budget unit e2e fault fuzz
 
@@ -165,7 +165,7 @@ unit: check-unit
 check-unit: units ## unit tests
 	@$(PY) tests/run unit
 
-check-e2e: all | $(STAMP_CHECK) ## end-to-end tests
+check-e2e: all | $(STAMP_CHECK) $(STAMP_PACKAGE) ## end-to-end tests
 	@$(PY) tests/run e2e
 
 check-fault: all faults | $(STAMP_CHECK) ## kills, full disks and other accidents, in short form
