@@ -350,6 +350,21 @@ static void release_children(struct master *m)
 	}
 }
 
+/* Whether all new edges get numbers, beside those that are kept until their chunks are settled.
+ * Once the configuration is swapped there is no way back. */
+static bool edges_fit(const struct master *m)
+{
+	const struct config *next = m->reload->next;
+	unsigned n = next->n_edges;
+	for (uint32_t e = 0; e < ARENA_EDGES_MAX; e++) {
+		bool named = false;
+		for (unsigned i = 0; i < m->config->n_edges; i++)
+			named |= m->edge_number[i] == e && same_edge(m->config, i, next) >= 0;
+		n += !named && arena_charged(&m->arena, e);
+	}
+	return n <= ARENA_EDGES_MAX && n <= m->arena.entries;
+}
+
 static int swap(struct master *m)
 {
 	struct reload *r = m->reload;
@@ -421,6 +436,13 @@ void reload_step(struct master *m)
 	if (stop_affected(m, &stage, &edge)) {
 		if (master_now() > r->until)
 			go_back(m, stage, edge);
+		return;
+	}
+	if (!edges_fit(m)) {
+		start_again(m);
+		order_discard(m, false);
+		end_reload(m, "chunks of edges that were dropped wait for a transaction to be "
+		              "settled, and take the numbers of new edges: when it is, try again");
 		return;
 	}
 	int x = swap(m);
