@@ -9,10 +9,11 @@
 #include <string.h>
 #include <xxhash.h>
 
-static const char magic[8] = "SLZMQR1"; /* at the start of the position */
+static const char magic[8] = "SLZMQR2"; /* at the start of the position */
 
 _Static_assert(sizeof(struct client) == 64, "the entry's layout is stored");
-_Static_assert(offsetof(struct client, part) == 36, "the entry's layout is stored");
+_Static_assert(offsetof(struct client, flags) == 33 && offsetof(struct client, part) == 36,
+               "the entry's layout is stored");
 _Static_assert(sizeof(magic) + sizeof(struct client) * CLIENTS_MAX <= STAGE_POSITION_MAX,
                "the table fits a position");
 _Static_assert((CLIENTS_INDEX & (CLIENTS_INDEX - 1)) == 0 && CLIENTS_INDEX > 2 * CLIENTS_MAX,
@@ -116,7 +117,7 @@ int clients_save(const struct clients *c, struct stage *st, unsigned slot)
 int clients_touch(struct clients *c, struct stage *st, unsigned slot)
 {
 	struct client *cl = &c->slot[slot];
-	const uint32_t from = offsetof(struct client, part);
+	const uint32_t from = offsetof(struct client, flags);
 	cl->used = ++c->used;
-	return stage_position(st, offset_of(slot) + from, &cl->part, (uint32_t)sizeof(*cl) - from);
+	return stage_position(st, offset_of(slot) + from, &cl->flags, (uint32_t)sizeof(*cl) - from);
 }

@@ -5,9 +5,9 @@
  * An entry is 64 bytes, and 1,000 of them fit a position. Entry i of the position is entry i in
  * memory. A routing id of up to 32 bytes stands there as it is, a longer one as its SHA-256.
  *
- * Invariants: `part` of the message `seq` + 1 are made already (records and dead letters alike); a
- * slot in use has id_len > 0; `used` grows with each message of any client, and so orders clients
- * by age.
+ * Invariants: the first `part` bytes of the message `seq` + 1 are made already, records and dead
+ * letters alike; a slot in use has id_len > 0; `used` grows with each message of any client, and so
+ * orders clients by age.
  */
 #pragma once
 
@@ -21,10 +21,15 @@ enum {
 	CLIENTS_INDEX = 4096,
 };
 
+enum {
+	CLIENT_HEADLESS = 1, /* the message's header was passed over: it must not be read again */
+};
+
 struct client {
 	uint8_t id[CLIENTS_ID];
 	uint8_t id_len;
-	uint8_t reserved[3];
+	uint8_t flags; /* CLIENT_* */
+	uint16_t bad;  /* dead letters among `part`; so many or more */
 	uint32_t part;
 	uint64_t seq; /* last message made in full */
 	uint64_t used;

@@ -68,7 +68,7 @@ struct router {
 struct decoding {
 	struct router *router;
 	unsigned slot;
-	uint32_t skip; /* records still to swallow */
+	uint32_t from; /* bytes of the message that were done before */
 };
 
 static int queue_grow(struct router *ro)
@@ -140,9 +140,7 @@ int router_open(struct router **router, struct stage *st, struct zmqsock *sock,
 	ro->st = st;
 	ro->sock = sock;
 	ro->cfg = *cfg;
-	int r = sieve_init(&ro->sieve, st->max_record);
-	if (r < 0)
-		return r;
+	sieve_init(&ro->sieve);
 	clients_load(&ro->clients, st);
 	ro->greet_at = clock_monotonic();
 	ro->greet_until = ro->clients.n ? ro->greet_at + GREET_FOR : 0;
@@ -152,7 +150,6 @@ int router_open(struct router **router, struct stage *st, struct zmqsock *sock,
 struct router *router_close(struct router *ro)
 {
 	if (ro) {
-		sieve_deinit(&ro->sieve);
 		free(ro->queue);
 		free(ro);
 	}
@@ -428,24 +425,31 @@ static int hello(struct router *ro, unsigned slot, const struct zmqproto *m)
 static int part_made(struct stage *st, void *arg, size_t consumed)
 {
 	struct decoding *d = arg;
-	(void)consumed;
-	if (d->skip)
-		return --d->skip ? 0 : -ECANCELED;
-	d->router->clients.slot[d->slot].part++;
+	struct client *cl = &d->router->clients.slot[d->slot];
+	uint32_t bad = d->router->sieve.bad;
+	cl->part = d->from + (uint32_t)consumed;
+	cl->bad = bad < UINT16_MAX ? (uint16_t)bad : UINT16_MAX;
+	if (st->codec->headless)
+		cl->flags |= CLIENT_HEADLESS;
 	return clients_touch(&d->router->clients, st, d->slot);
 }
 
-/* Decodes into nothing what a former process had made of this message. */
-static int skip_part(struct router *ro, struct decoding *d, struct codec_window *w, const char *at)
+/* Goes on behind what a former process had made of this message. That is not looked at again but
+ * for a header, for it may be what killed that process. */
+static void resume(struct router *ro, struct decoding *d, struct codec_window *w)
 {
-	d->skip = ro->clients.slot[d->slot].part;
-	if (!d->skip)
-		return 0;
-	ro->sieve.swallow = true;
-	int r = stage_decode(ro->st, w, at, part_made, d);
-	ro->sieve.swallow = false;
-	d->skip = 0;
-	return r == -ECANCELED ? 0 : r;
+	const struct client *cl = &ro->clients.slot[d->slot];
+	struct codec *codec = ro->st->codec;
+	size_t len = (size_t)(w->end - w->p);
+	d->from = cl->part < len ? cl->part : (uint32_t)len;
+	if (!d->from)
+		return;
+	bool header = codec->ops->has_prologue && !(cl->flags & CLIENT_HEADLESS) &&
+	              codec->ops->prologue(codec, w->p, d->from) > 0;
+	if (!header && codec->ops->lost)
+		codec->ops->lost(codec);
+	w->p += d->from;
+	sieve_found(&ro->sieve, cl->bad);
 }
 
 static int decode(struct router *ro, unsigned slot, const struct zmqproto *m)
@@ -461,9 +465,8 @@ static int decode(struct router *ro, unsigned slot, const struct zmqproto *m)
 	if (st->codec->ops->reset)
 		st->codec->ops->reset(st->codec);
 	sieve_on(&ro->sieve, st);
-	int r = m->text.len ? skip_part(ro, &d, &w, at) : 0;
-	if (r == 0 && m->text.len)
-		r = stage_decode(st, &w, at, part_made, &d);
+	resume(ro, &d, &w);
+	int r = w.p < w.end ? stage_decode(st, &w, at, part_made, &d) : 0;
 	sieve_off(&ro->sieve, st);
 	return r;
 }
@@ -475,7 +478,7 @@ static int take_new(struct router *ro, unsigned slot, const struct zmqproto *m)
 	if (r < 0)
 		return r;
 	cl->seq = m->sequence;
-	cl->part = 0;
+	cl->part = cl->bad = cl->flags = 0;
 	r = clients_touch(&ro->clients, ro->st, slot);
 	if (r < 0)
 		return r;

@@ -1,6 +1,6 @@
 /*
- * The host that counts and swallows; see zmq_sieve.h. What it does not swallow it passes on
- * unchanged, with the real host's answers.
+ * The host that counts; see zmq_sieve.h. It passes everything on unchanged, with the real host's
+ * answers.
  */
 #include "stages/producers/zmq_sieve.h"
 
@@ -14,25 +14,19 @@ static struct sieve *sieve_of(struct stage_host *h)
 static int sieve_reserve(struct stage_host *h, size_t need, uint8_t **p, size_t *room)
 {
 	struct sieve *s = sieve_of(h);
-	if (!s->swallow)
-		return s->real->reserve(s->real, need, p, room);
-	if (need > s->room)
-		return STAGE_E_REJECT;
-	*p = s->scratch;
-	*room = s->room;
-	return 0;
+	return s->real->reserve(s->real, need, p, room);
 }
 
 static int sieve_made(struct stage_host *h, size_t len)
 {
 	struct sieve *s = sieve_of(h);
-	return s->swallow ? 0 : s->real->made(s->real, len);
+	return s->real->made(s->real, len);
 }
 
 static int sieve_emit(struct stage_host *h, unsigned output, const struct record *r)
 {
 	struct sieve *s = sieve_of(h);
-	return s->swallow ? 0 : s->real->emit(s->real, output, r);
+	return s->real->emit(s->real, output, r);
 }
 
 static int sieve_reject(struct stage_host *h, const char *why, const void *input, size_t len,
@@ -41,7 +35,7 @@ static int sieve_reject(struct stage_host *h, const char *why, const void *input
 	struct sieve *s = sieve_of(h);
 	if (s->bad++ == 0)
 		snprintf(s->why, sizeof(s->why), "%s", why);
-	return s->swallow ? 0 : s->real->reject(s->real, why, input, len, at);
+	return s->real->reject(s->real, why, input, len, at);
 }
 
 static int sieve_position(struct stage_host *h, uint32_t off, const void *data, uint32_t len)
@@ -56,31 +50,19 @@ static uint64_t sieve_stored(struct stage_host *h, bool delivered)
 	return s->real->stored(s->real, delivered);
 }
 
-int sieve_init(struct sieve *s, size_t max_record)
+void sieve_init(struct sieve *s)
 {
-	*s = (struct sieve){
-	        .base = {.reserve = sieve_reserve,
-	                 .made = sieve_made,
-	                 .emit = sieve_emit,
-	                 .reject = sieve_reject,
-	                 .position = sieve_position,
-	                 .stored = sieve_stored},
-	        .scratch = malloc(max_record),
-	        .room = max_record,
-	};
-	return s->scratch ? 0 : -ENOMEM;
-}
-
-void sieve_deinit(struct sieve *s)
-{
-	free(s->scratch);
-	*s = (struct sieve){0};
+	*s = (struct sieve){.base = {.reserve = sieve_reserve,
+	                             .made = sieve_made,
+	                             .emit = sieve_emit,
+	                             .reject = sieve_reject,
+	                             .position = sieve_position,
+	                             .stored = sieve_stored}};
 }
 
 void sieve_on(struct sieve *s, struct stage *st)
 {
 	s->real = st->host;
-	s->swallow = false;
 	s->bad = 0;
 	s->why[0] = 0;
 	st->host = &s->base;
@@ -90,4 +72,11 @@ void sieve_off(struct sieve *s, struct stage *st)
 {
 	st->host = s->real;
 	s->real = NULL;
+}
+
+void sieve_found(struct sieve *s, uint32_t bad)
+{
+	s->bad = bad;
+	if (bad)
+		snprintf(s->why, sizeof(s->why), "its dead letters say why");
 }

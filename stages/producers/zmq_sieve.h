@@ -1,7 +1,6 @@
 /*
- * A host between stage_decode and the real one. It counts the dead letters of one message, and it
- * can swallow what comes through: so the records of a repeated message that are stored already are
- * counted by the very loop that counted them the first time, and vanish.
+ * A host between stage_decode and the real one. It counts the dead letters of one message, and
+ * keeps the first one's reason.
  */
 #pragma once
 
@@ -14,17 +13,14 @@ enum {
 struct sieve {
 	struct stage_host base; /* first: found from it */
 	struct stage_host *real;
-	uint8_t *scratch; /* where swallowed records are written */
-	size_t room;
-	bool swallow;
-	uint32_t bad;            /* dead letters since sieve_on, swallowed ones too */
+	uint32_t bad;            /* dead letters since sieve_on */
 	char why[SIEVE_WHY_MAX]; /* the first one's reason */
 };
 
-/* @max_record: bytes of the largest record. 0 or -ENOMEM. */
-int sieve_init(struct sieve *s, size_t max_record);
-void sieve_deinit(struct sieve *s);
+void sieve_init(struct sieve *s);
 
 /* From here on @st's host is the sieve / the real one again. */
 void sieve_on(struct sieve *s, struct stage *st);
 void sieve_off(struct sieve *s, struct stage *st);
+/* Dead letters that a former process made of this message. */
+void sieve_found(struct sieve *s, uint32_t bad);

@@ -194,24 +194,40 @@ def test_the_row_behind_the_header_kills(fault):
     assert all("killed the worker" in x["error"] for x in letters)
 
 
-def test_a_producer_dies_of_one_message():
-    """The client sends it again and again, as it has to: after the third death it is acknowledged as a letter."""
-    n, at = 20_000, 12_345
-    text = lines(n, {at: "segv"})
+def sent_by_one(text, codec=CODEC):
+    """@text, lines, a hundred a message, by an acknowledged client: it sends until all is acknowledged. Then the letters, the
+    records' ids and what the client was told of letters."""
+    n = len(text)
     with Box(HEAD % dict(arena="8MiB", buffer="64KiB")
-             + CODEC % 'type: zmq, socket: router, listen: "ipc://@/in"') as box:
+             + codec % 'type: zmq, socket: router, listen: "ipc://@/in"') as box:
         box.start()
         client = Client("one", f"ipc://{box.dir}/in", n // 100, lambda i: b"".join(text[(i - 1) * 100:i * 100]))
         client.start()
         done = lambda: (client.error or client.acked == client.count) and settled(box.ask("audit"))
         oracle.until(lambda: f"the end: {client.acked}; log:\n{box.log()}", done)
-        assert client.error is None and client.letters == 1
+        assert client.error is None
         books = box.ask("audit")
         assert box.stop() == 0
-        letter = poison_letter(box, "src")
-        assert "Segmentation fault" in letter["error"] and letter["input"].startswith(f"{at} CRASH-ME")
-        check_ids("file", lines_ids(box.path("out.jsonl"), "line"), {str(i) for i in range(n)} - {str(at)})
-        assert books["balanced"] and books["received"] == n, books
+        assert books["balanced"], books
+        return box.letters(), lines_ids(box.path("out.jsonl"), "line"), client.letters, books["received"]
+
+
+def test_a_producer_dies_of_one_message():
+    """The client sends it again and again, as it has to: after the third death it is acknowledged as a letter."""
+    n, at = 20_000, 12_345
+    (letter,), out, told, received = sent_by_one(lines(n, {at: "segv"}))
+    assert letter["stage"].startswith("src") and told == 1 and received == n
+    assert "Segmentation fault" in letter["error"] and letter["input"].startswith(f"{at} CRASH-ME")
+    check_ids("file", out, {str(i) for i in range(n)} - {str(at)})
+
+
+def test_several_in_one_message_kill():
+    """What was set aside of a message is not looked at again when the next one in it kills."""
+    n, poison = 1000, {900: "segv", 901: "segv", 907: "abort", 999: "segv"}
+    letters, out, told, received = sent_by_one(lines(n, poison))
+    assert [x["input"].split()[0] for x in letters] == [str(i) for i in poison]
+    assert told == len(poison) and received == n
+    check_ids("file", out, {str(i) for i in range(n)} - set(map(str, poison)))
 
 
 @pytest.mark.parametrize("stage", ["src", "clean", "tot", "out", "db"] if oracle.LONG else ["clean", "db"])
