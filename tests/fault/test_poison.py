@@ -195,8 +195,8 @@ def test_the_row_behind_the_header_kills(fault):
 
 
 def sent_by_one(text, codec=CODEC):
-    """@text, lines, a hundred a message, by an acknowledged client: it sends until all is acknowledged. Then the letters, the
-    records' ids and what the client was told of letters."""
+    """@text, lines, a hundred a message, by an acknowledged client: it sends until all is acknowledged. Then the letters, what
+    came out, how many letters the client was told of, and `received`."""
     n = len(text)
     with Box(HEAD % dict(arena="8MiB", buffer="64KiB")
              + codec % 'type: zmq, socket: router, listen: "ipc://@/in"') as box:
@@ -209,7 +209,8 @@ def sent_by_one(text, codec=CODEC):
         books = box.ask("audit")
         assert box.stop() == 0
         assert books["balanced"], books
-        return box.letters(), lines_ids(box.path("out.jsonl"), "line"), client.letters, books["received"]
+        out = list(map(json.loads, open(box.path("out.jsonl")))) if box.path("out.jsonl").exists() else []
+        return box.letters(), out, client.letters, books["received"]
 
 
 def test_a_producer_dies_of_one_message():
@@ -218,7 +219,7 @@ def test_a_producer_dies_of_one_message():
     (letter,), out, told, received = sent_by_one(lines(n, {at: "segv"}))
     assert letter["stage"].startswith("src") and told == 1 and received == n
     assert "Segmentation fault" in letter["error"] and letter["input"].startswith(f"{at} CRASH-ME")
-    check_ids("file", out, {str(i) for i in range(n)} - {str(at)})
+    check_ids("file", [x["line"].split()[0] for x in out], {str(i) for i in range(n)} - {str(at)})
 
 
 def test_several_in_one_message_kill():
@@ -227,7 +228,18 @@ def test_several_in_one_message_kill():
     letters, out, told, received = sent_by_one(lines(n, poison))
     assert [x["input"].split()[0] for x in letters] == [str(i) for i in poison]
     assert told == len(poison) and received == n
-    check_ids("file", out, {str(i) for i in range(n)} - set(map(str, poison)))
+    check_ids("file", [x["line"].split()[0] for x in out], {str(i) for i in range(n)} - set(map(str, poison)))
+
+
+def test_a_message_goes_on_with_its_header():
+    """Behind a row that killed the columns have their names still; behind a header that killed, no row gives them new ones."""
+    rows = [b"%d,x%s\n" % (i, b" CRASH-ME:segv" if i in (40, 41, 98) else b"") for i in range(99)]
+    csv = CODEC.replace("codec: crash", "codec: crash, of: csv")
+    letters, out, told, received = sent_by_one([b"id,s\n", *rows], csv)
+    assert [x["input"].split(",")[0] for x in letters] == ["40", "41", "98"] and told == 3 and received == 99
+    check_ids("file", [x["id"] for x in out], {str(i) for i in range(98) if i not in (40, 41)})
+    letters, out, told, received = sent_by_one([b"id,CRASH-ME:segv\n", *rows], csv)
+    assert out == [] and len(letters) == received == told == 100
 
 
 @pytest.mark.parametrize("stage", ["src", "clean", "tot", "out", "db"] if oracle.LONG else ["clean", "db"])
