@@ -34,7 +34,7 @@ consumers:
     end = time.monotonic() + 240
     killed = 0
     while d.stage("sums")["state"] != "ended":
-        assert time.monotonic() < end, d.status()
+        assert time.monotonic() < end, json.dumps(d.status())
         pids = [p for (stage, _), p in d.pids().items() if p and stage != "dead"]
         if not pids:
             continue
