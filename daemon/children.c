@@ -31,6 +31,7 @@
 
 static const int64_t RESTART_BASE = 10000000; /* ns */
 static const int64_t RESTART_MAX = 30000000000;
+static const int64_t SOUND = 100000000; /* who waits for input so long has got everything open */
 
 /* ---- birth ---- */
 
@@ -330,9 +331,12 @@ static int on_child_exit(sd_event_source *src, const siginfo_t *info, void *arg)
 		note_last_words(m, c, info);
 	repair(m, c, info);
 	c->pid = 0;
-	/* it went well for a while, even if there was nothing to commit */
-	if (atomic_load(&s->committed.number) != c->commits_at_start ||
-	    master_now() - c->started > RESTART_MAX)
+	/* it went well, even if there was nothing to commit: for a while, or up to its wait for
+	 * input */
+	int64_t lived = master_now() - c->started;
+	bool waited = lived > SOUND && atomic_load(&s->activity) == ACTIVITY_IDLE;
+	if (atomic_load(&s->committed.number) != c->commits_at_start || lived > RESTART_MAX ||
+	    waited)
 		c->failures = 0;
 	if (surplus(m, c) && !unsettled(m, slot)) {
 		children_let_go(m, slot);

@@ -1,4 +1,5 @@
 """kill -9 of workers while records flow: nothing lost, nothing doubled, the siblings never stop."""
+import json
 import os
 import pathlib
 import random
