@@ -35,7 +35,8 @@ while True:
 @pytest.mark.skipif(box.sanitized(), reason="a sanitizer's memory is not the product's")
 def test_memory_stays_under_its_formula(daemon, port, zmq_context):
     """Records offered at full speed, taken at 20 MB/s: the sum of PSS stays under arena + processes x
-    overhead + clients x (HWM + 1) x message, and does not move between the first tenth and the last."""
+    overhead + clients x (HWM + 1) x message, and does not move between the second and third tenth and the last.
+    (In the first the buffers of the arena are touched, one after the other.)"""
     p = port()
     message = 64 << 10
     clients = 2
@@ -87,7 +88,7 @@ consumers:
     processes = 1 + len(d.workers())
     bound = d.ctl("stats")["arena"]["bytes"] + processes * OVERHEAD + clients * (RECV_HWM + 1) * message
     assert max(s for _, s in samples) < bound, (max(samples, key=lambda x: x[1]), bound)
-    first = [s for n, s in samples if 0 < n <= total * 0.1 + 100000]
+    first = [s for n, s in samples if total * 0.1 < n <= total * 0.3]
     last = [s for n, s in samples if n >= total * 0.9]
     assert first and last
     assert sorted(last)[len(last) // 2] < sorted(first)[len(first) // 2] + 2 * MIB, (first, last)
