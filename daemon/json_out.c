@@ -13,6 +13,8 @@
 
 #include <math.h>
 
+#include "ipc/mp.h"
+
 static void add(struct json *j, const void *p, size_t len)
 {
 	if (buf_add(j->out, p, len) < 0)
@@ -22,26 +24,6 @@ static void add(struct json *j, const void *p, size_t len)
 static void add_str(struct json *j, const char *s)
 {
 	add(j, s, strlen(s));
-}
-
-/* Bytes of the well-formed UTF-8 character at @p, 0 when there is none (RFC 3629, table 3-7 of
- * Unicode). */
-static size_t utf8_char(const uint8_t *p, size_t len)
-{
-	uint8_t c = p[0], low = 0x80, high = 0xbf;
-	size_t n = c < 0x80                ? 1
-	           : c >= 0xc2 && c < 0xe0 ? 2
-	           : c >= 0xe0 && c < 0xf0 ? 3
-	           : c >= 0xf0 && c < 0xf5 ? 4
-	                                   : 0;
-	if (n == 0 || n > len)
-		return 0;
-	low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : low;
-	high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : high;
-	for (size_t i = 1; i < n; i++, low = 0x80, high = 0xbf)
-		if (p[i] < low || p[i] > high)
-			return 0;
-	return n;
 }
 
 static void add_escaped(struct json *j, const uint8_t *p, size_t n)
@@ -66,7 +48,7 @@ static void add_string(struct json *j, const char *s, size_t len)
 	const uint8_t *p = (const uint8_t *)s, *end = p + len;
 	add(j, "\"", 1);
 	while (p < end) {
-		size_t n = utf8_char(p, (size_t)(end - p));
+		size_t n = mp_utf8_char(p, (size_t)(end - p));
 		if (n)
 			add_escaped(j, p, n);
 		else

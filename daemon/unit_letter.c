@@ -39,22 +39,13 @@ static void put_str(struct buf *b, const char *s, size_t len)
 	b->len = (size_t)(mp_write_str(b->p + b->len, s, (uint32_t)len) - b->p);
 }
 
-/* Bytes of the character at @p, 0: it is none. */
-static size_t character(const uint8_t *p, size_t left)
-{
-	for (size_t n = 1; n <= 4 && n <= left; n++)
-		if (mp_utf8_valid(p, n))
-			return n;
-	return 0;
-}
-
 static void put_pair(struct buf *b, const char *key, const char *value)
 {
 	char text[STAGE_WHY_MAX + 64];
 	size_t len = strnlen(value, sizeof(text)), n;
 	memcpy(text, value, len);
 	for (size_t i = 0; i < len; i += n) {
-		n = character((const uint8_t *)text + i, len - i);
+		n = mp_utf8_char((const uint8_t *)text + i, len - i);
 		if (!n) {
 			text[i] = '?';
 			n = 1;

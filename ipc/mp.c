@@ -258,6 +258,11 @@ static inline size_t utf8_sequence(const uint8_t *p, size_t left)
 	return 4;
 }
 
+size_t mp_utf8_char(const uint8_t *p, size_t len)
+{
+	return p[0] < 0x80 ? 1 : utf8_sequence(p, len);
+}
+
 /* Bytes of pure ASCII at the front of [p, p+len), in steps of 16 or 8: a lower bound. */
 static inline size_t utf8_ascii(const uint8_t *p, size_t len)
 {

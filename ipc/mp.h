@@ -168,6 +168,8 @@ static inline const uint8_t *mp_skip(const uint8_t *p, const uint8_t *end)
 
 /* True when [p, p+len) is well-formed UTF-8 (RFC 3629: no surrogates, no overlong forms). */
 bool mp_utf8_valid(const uint8_t *p, size_t len);
+/* Bytes of the well-formed character at @p, of which @len > 0 bytes are there; 0: it is none. */
+size_t mp_utf8_char(const uint8_t *p, size_t len);
 
 /* Writers: return the byte behind what they wrote; the shortest encoding is chosen. */
 static inline uint8_t *mp_write_nil(uint8_t *p)
