@@ -17,7 +17,7 @@ static uint64_t missing(const struct arena *a, uint32_t entry, struct word v)
 	const struct arena_facts *f = &a->facts[entry];
 	if (v.edge == a->h->dead_edge || (f->flags & FACT_LETTERS))
 		return 0;
-	return f->records >= f->reached_record ? f->records - f->reached_record : 0;
+	return arena_left(f);
 }
 
 void aside_step(struct master *m)

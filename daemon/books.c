@@ -98,8 +98,7 @@ static void add_flight(const struct master *m, const struct arena *a, int pipeli
 			continue;
 		if (m && pipeline >= 0 && edge_pipeline(m, v.edge) != pipeline)
 			continue;
-		uint32_t left =
-		        f->records >= f->reached_record ? f->records - f->reached_record : 0;
+		uint32_t left = arena_left(f);
 		if (v.state == WORD_ASIDE)
 			b->aside += left;
 		else

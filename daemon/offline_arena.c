@@ -182,7 +182,7 @@ static void say_edge(const struct arena *a, uint32_t e)
 		any++;
 		if (v.state == WORD_FILLING)
 			continue;
-		records += f->records > f->reached_record ? f->records - f->reached_record : 0;
+		records += arena_left(f);
 		bytes += f->bytes > f->reached_byte ? f->bytes - f->reached_byte : 0;
 	}
 	if (!any)
@@ -423,9 +423,7 @@ static unsigned set_aside_all(struct look *l, bool change)
 		v.state = WORD_ASIDE;
 		atomic_store(&l->a.words[i], word_pack(v));
 		atomic_fetch_add(&l->a.h->aside, 1);
-		atomic_fetch_add(&l->a.h->aside_records, f->records > f->reached_record
-		                                                 ? f->records - f->reached_record
-		                                                 : 0);
+		atomic_fetch_add(&l->a.h->aside_records, arena_left(f));
 	}
 	return n;
 }

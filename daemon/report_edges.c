@@ -35,7 +35,7 @@ void report_edges_look(const struct arena *a, struct report_edge *out)
 			continue;
 		struct arena_facts f = a->facts[i];
 		e->queued++;
-		e->records += f.records > f.reached_record ? f.records - f.reached_record : 0;
+		e->records += arena_left(&f);
 		if (f.queued > 0 && (!e->oldest || f.queued < e->oldest))
 			e->oldest = f.queued;
 	}

@@ -63,7 +63,7 @@ void unit_set_aside(struct worker *w, struct arena_handle h)
 {
 	const struct arena_facts *f = &w->a->facts[h.entry];
 	struct word v = arena_word(w->a, h.entry);
-	uint32_t left = f->records > f->reached_record ? f->records - f->reached_record : 0;
+	uint32_t left = arena_left(f);
 	log_error("chunk %llu (%u records) is torn or corrupt: set aside in entry %u",
 	          (unsigned long long)atomic_load(&w->a->numbers[h.entry]), left, h.entry);
 	atomic_fetch_add(&w->a->h->aside, 1);

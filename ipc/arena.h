@@ -133,6 +133,12 @@ struct arena_facts {
 };
 _Static_assert(sizeof(struct arena_facts) == 128, "two cache lines");
 
+/* Records of the chunk that are not done. */
+static inline uint32_t arena_left(const struct arena_facts *f)
+{
+	return f->records > f->reached_record ? f->records - f->reached_record : 0;
+}
+
 /* What stands behind the buffer of a chunk on its way to the log (arenas with tails): the position
  * that its producer committed with it, which must become durable with it and not before. */
 struct arena_tail {

@@ -404,7 +404,7 @@ static void commit_discard(struct arena *a, uint32_t entry, uint64_t records)
 uint64_t arena_discard(struct arena *a, uint32_t entry, const char *stage)
 {
 	const struct arena_facts *f = &a->facts[entry];
-	uint64_t n = f->records >= f->reached_record ? f->records - f->reached_record : 0;
+	uint64_t n = arena_left(f);
 	begin_retire(a, stage);
 	commit_discard(a, entry, n);
 	return n;
