@@ -138,9 +138,8 @@ static void mark_repeated(uint8_t *bits, const struct wal *wal, const struct log
 {
 	for (uint64_t seq = m->from; seq < m->end && seq - m->from < LOG_MARK_BITS; seq++) {
 		const struct wal_entry *e = wal_entry(wal, seq);
-		uint64_t bit = seq - m->from;
 		if (e && (e->flags & WAL_REPEATED))
-			bits[bit / 8] = (uint8_t)(bits[bit / 8] | 1u << bit % 8);
+			log_mark_set(bits, m, seq, true);
 	}
 }
 

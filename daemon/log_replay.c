@@ -121,30 +121,22 @@ static int destination(struct log_run *l, const struct wal_entry *e, const struc
 
 /* ---- what is done ---- */
 
-static uint64_t bit_of(const struct log_run *l, uint64_t seq)
-{
-	return (seq - l->mark.from) % LOG_MARK_BITS;
-}
-
 static bool is_done(const struct log_run *l, uint64_t seq)
 {
-	uint64_t bit = bit_of(l, seq);
+	uint64_t bit = log_mark_bit(&l->mark, seq);
 	return seq < l->mark.next || (l->replay.done[bit / 8] >> bit % 8 & 1);
 }
 
 static void set_done(struct log_run *l, uint64_t seq, bool done)
 {
-	uint64_t bit = bit_of(l, seq);
-	uint8_t mask = (uint8_t)(1u << bit % 8);
-	l->replay.done[bit / 8] = done ? (uint8_t)(l->replay.done[bit / 8] | mask)
-	                               : (uint8_t)(l->replay.done[bit / 8] & ~mask);
+	log_mark_set(l->replay.done, &l->mark, seq, done);
 }
 
 /* The bits of entries [@from, @to), which are not more than a few thousand. */
 static void patch_bits(const struct log_run *l, struct intent *in, uint64_t from, uint64_t to)
 {
 	while (from < to) {
-		uint64_t bit = bit_of(l, from), left = LOG_MARK_BITS - bit;
+		uint64_t bit = log_mark_bit(&l->mark, from), left = LOG_MARK_BITS - bit;
 		uint64_t n = to - from < left ? to - from : left;
 		uint32_t first = (uint32_t)(bit / 8), last = (uint32_t)((bit + n - 1) / 8);
 		intent_patch(in, LOG_MARK_AT + first, l->replay.done + first, last - first + 1);

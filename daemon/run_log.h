@@ -31,6 +31,19 @@ enum {
 };
 _Static_assert(sizeof(struct log_mark) <= LOG_MARK_AT, "");
 
+static inline uint64_t log_mark_bit(const struct log_mark *m, uint64_t seq)
+{
+	return (seq - m->from) % LOG_MARK_BITS;
+}
+
+/* Notes in @bits whether entry @seq is done. */
+static inline void log_mark_set(uint8_t *bits, const struct log_mark *m, uint64_t seq, bool done)
+{
+	uint64_t bit = log_mark_bit(m, seq);
+	uint8_t mask = (uint8_t)(1u << bit % 8);
+	bits[bit / 8] = done ? (uint8_t)(bits[bit / 8] | mask) : (uint8_t)(bits[bit / 8] & ~mask);
+}
+
 /* What stands beside a carried chunk in the log. */
 struct log_note {
 	uint64_t base; /* what it needed until then */
