@@ -276,13 +276,19 @@ static void start_again(struct master *m)
 	}
 }
 
+/* Refused before anything was swapped: what was stopped goes on. */
+static void go_on_as_before(struct master *m, const char *why)
+{
+	start_again(m);
+	order_discard(m, false);
+	end_reload(m, why);
+}
+
 /* @edge keeps a stage from stopping; -1: @stage does not leave. */
 static void go_back(struct master *m, unsigned stage, int edge)
 {
 	char text[512];
 	const char *name = edge >= 0 ? m->config->edges[edge].name : "";
-	start_again(m);
-	order_discard(m, false);
 	if (edge >= 0)
 		snprintf(text, sizeof(text),
 		         "edge %s still holds chunks after stop_timeout; `sluicectl reload "
@@ -292,7 +298,7 @@ static void go_back(struct master *m, unsigned stage, int edge)
 		snprintf(text, sizeof(text),
 		         "stage %s does not stop within stop_timeout: `sluicectl status` says why",
 		         m->config->stages[stage].name);
-	end_reload(m, text);
+	go_on_as_before(m, text);
 }
 
 /* A surviving stage that removed stage @s was connected with, in some steps: its pipeline takes the
@@ -439,10 +445,9 @@ void reload_step(struct master *m)
 		return;
 	}
 	if (!edges_fit(m)) {
-		start_again(m);
-		order_discard(m, false);
-		end_reload(m, "chunks of edges that were dropped wait for a transaction to be "
-		              "settled, and take the numbers of new edges: when it is, try again");
+		go_on_as_before(
+		        m, "chunks of edges that were dropped wait for a transaction to be "
+		           "settled, and take the numbers of new edges: when it is, try again");
 		return;
 	}
 	int x = swap(m);
@@ -458,9 +463,7 @@ void reload_step(struct master *m)
 void reload_abandon(struct master *m)
 {
 	if (m->reload && m->state < MASTER_DRAINING && !home_persistent(m)) {
-		start_again(m);
-		order_discard(m, false);
-		end_reload(m, "the daemon is stopping");
+		go_on_as_before(m, "the daemon is stopping");
 	}
 	m->reload = reload_free(m->reload);
 }

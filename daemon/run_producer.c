@@ -154,9 +154,9 @@ int run_producer(struct worker *w)
 		was_idle = r == STAGE_E_IDLE;
 		if (r == STAGE_OK) {
 			r = tick(w);
-			bool due = w->born && clock_monotonic() - w->born >= linger(w);
+			bool old = w->born && due(w, 0) <= clock_monotonic();
 			/* what makes no records can set many positions, too */
-			if (r >= 0 && (due || w->want_commit))
+			if (r >= 0 && (old || w->want_commit))
 				r = commit_and_tell(w);
 		} else if (r == STAGE_E_IDLE) {
 			r = tick(w);
