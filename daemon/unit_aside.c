@@ -75,20 +75,6 @@ void unit_set_aside(struct worker *w, struct arena_handle h)
 
 /* ---- the writer of dead letters ---- */
 
-static int write_all(int fd, const uint8_t *p, size_t len)
-{
-	while (len) {
-		ssize_t n = write(fd, p, len);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return err_errno();
-		p += n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
 /* A crash between this and the word only makes it write the same file again. */
 static void save(const struct worker *w, uint32_t entry)
 {
@@ -99,7 +85,7 @@ static void save(const struct worker *w, uint32_t entry)
 	snprintf(name, sizeof(name), "%s/aside.%llu", w->config->dead_path, number % ASIDE_FILES);
 	snprintf(fresh, sizeof(fresh), "%s.new", name);
 	int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-	int r = fd < 0 ? err_errno() : write_all(fd, arena_buffer(w->a, entry), len);
+	int r = fd < 0 ? err_errno() : err_pwrite(fd, arena_buffer(w->a, entry), len, 0);
 	if (fd >= 0)
 		close(fd);
 	if (r == 0 && rename(fresh, name) < 0)

@@ -19,6 +19,22 @@ static inline int err_errno(void)
 	return errno > 0 ? -errno : -EIO;
 }
 
+/* Writes all @len bytes at @at of a file, or fails: 0 or -errno; then a part may be written. */
+static inline int err_pwrite(int fd, const void *p, size_t len, off_t at)
+{
+	while (len) {
+		ssize_t n = pwrite(fd, p, len, at);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? err_errno() : -EIO;
+		p = (const char *)p + n;
+		len -= (size_t)n;
+		at += n;
+	}
+	return 0;
+}
+
 static inline void err_free_p(void *p)
 {
 	free(*(void **)p);

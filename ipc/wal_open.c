@@ -38,21 +38,6 @@ static void *aligned(size_t bytes)
 	return p;
 }
 
-static int write_all(int fd, const void *p, size_t len, off_t at)
-{
-	while (len) {
-		ssize_t n = pwrite(fd, p, len, at);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? err_errno() : -EIO;
-		p = (const uint8_t *)p + n;
-		len -= (size_t)n;
-		at += n;
-	}
-	return 0;
-}
-
 /* Written and not only allocated: the first write to an allocated block costs the file system a
  * journal entry. */
 static int fill(int fd, uint64_t size)
@@ -62,7 +47,7 @@ static int fill(int fd, uint64_t size)
 	if (!zeros)
 		return -ENOMEM;
 	for (uint64_t at = 0; r == 0 && at < size; at += ZEROS)
-		r = write_all(fd, zeros, size - at < ZEROS ? size - at : ZEROS, (off_t)at);
+		r = err_pwrite(fd, zeros, size - at < ZEROS ? size - at : ZEROS, (off_t)at);
 	return r;
 }
 
@@ -83,7 +68,7 @@ static int write_start(int fd, struct wal_file *f)
 	memcpy(block + WAL_BLOCK, &c, sizeof(c));
 	c.crc = crc32c(0, block + WAL_BLOCK, WAL_BLOCK);
 	memcpy(block + WAL_BLOCK, &c, sizeof(c));
-	return write_all(fd, block, 2 * WAL_BLOCK, 0);
+	return err_pwrite(fd, block, 2 * WAL_BLOCK, 0);
 }
 
 static int sync_directory(const char *path)

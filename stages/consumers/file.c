@@ -130,21 +130,6 @@ static int file_consume(struct stage *st, const uint8_t *rec, size_t len)
 	                 st->codec->why ? st->codec->why : "cannot be written in this codec");
 }
 
-static int write_all(int fd, const uint8_t *p, size_t len, uint64_t offset)
-{
-	while (len) {
-		ssize_t n = pwrite(fd, p, len, (off_t)offset);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return err_errno();
-		p += n;
-		len -= (size_t)n;
-		offset += (uint64_t)n;
-	}
-	return 0;
-}
-
 static int room_left(struct stage *st)
 {
 	const struct file_out_config *cfg = st->config;
@@ -169,7 +154,7 @@ static int write_unit(struct stage *st)
 	if (r != 0)
 		return r;
 	s->written = true;
-	r = write_all(s->fd, s->out.p, s->out.len, s->now.offset);
+	r = err_pwrite(s->fd, s->out.p, s->out.len, (off_t)s->now.offset);
 	/* after a failed sync the kernel may have dropped the pages: they are written again then */
 	if (r == 0 && cfg->sync && fdatasync(s->fd) < 0)
 		r = err_errno();
