@@ -13,6 +13,19 @@ from test_power import check_all_there, new_boot, start
 
 LINES = 50
 
+# one way through, in small chunks, for other files' tests too
+SRC_TO_OUT = """
+arena: {size: 1MiB, buffer: 16KiB, path: @/arena, sync: true, log_size: 8MiB}
+state: {path: @/state, size: 16MiB}
+daemon: {runtime_dir: @/run, stop_timeout: 30s}
+control: {socket: @/c.sock}
+dead_letters: {path: @/dead}
+producers:
+  src: {type: zmq, socket: router, listen: "ipc://@/src.zmq", codec: json, batch: {records: 50}}
+consumers:
+  out: {from: src, type: file, path: @/dir/out.jsonl, codec: json, retry: {base: 20ms, max: 50ms}}
+"""
+
 
 def lines(n):
     return b"".join(json.dumps({"id": i, "msg": "x" * 100}).encode() + b"\n" for i in range((n - 1) * LINES, n * LINES))

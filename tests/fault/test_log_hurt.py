@@ -11,7 +11,7 @@ import pytest
 
 from feed import Client
 from oracle import Box, lines_ids, until
-from test_log_full import SMALL, all_acknowledged, all_delivered, carried, lines, lose_power, open_again
+from test_log_full import SMALL, SRC_TO_OUT, all_acknowledged, all_delivered, carried, lines, lose_power, open_again
 from test_log_ring import Still, ids
 from test_power import new_boot, start
 from test_stray_write import Arena
@@ -63,22 +63,9 @@ def test_what_stands_still(state, edge):
         assert len(ids(s.stuck)) - len(stuck) == books["aside"]
 
 
-ON_ITS_WAY = """
-arena: {size: 1MiB, buffer: 16KiB, path: @/arena, sync: true, log_size: 8MiB}
-state: {path: @/state, size: 16MiB}
-daemon: {runtime_dir: @/run, stop_timeout: 30s}
-control: {socket: @/c.sock}
-dead_letters: {path: @/dead}
-producers:
-  src: {type: zmq, socket: router, listen: "ipc://@/src.zmq", codec: json, batch: {records: 50}}
-consumers:
-  out: {from: src, type: file, path: @/dir/out.jsonl, codec: json, retry: {base: 20ms, max: 50ms}}
-"""
-
-
 def test_on_its_way_to_the_log():
     """What is written with it, and behind it, is in the log when the power goes, before any checkpoint."""
-    box = Box(ON_ITS_WAY, fault=f"log_trim:1:log:{int(signal.SIGSTOP)}")
+    box = Box(SRC_TO_OUT, fault=f"log_trim:1:log:{int(signal.SIGSTOP)}")
     box.env["SLUICE_BOOT_ID"] = str(box.path("boot"))
     box.path("dir").write_text("")
     new_boot(box)

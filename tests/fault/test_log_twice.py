@@ -8,20 +8,9 @@ import signal
 
 from feed import Client
 from oracle import Box, check_ids, lines_ids, until
-from test_log_full import all_acknowledged, all_delivered, carried, client, lines, lose_power, open_again
+from test_log_full import SRC_TO_OUT, all_acknowledged, all_delivered, carried, client, lines, lose_power, open_again
 from test_power import check_all_there, new_boot, start
 
-TWICE = """
-arena: {size: 1MiB, buffer: 16KiB, path: @/arena, sync: true, log_size: 8MiB}
-state: {path: @/state, size: 16MiB}
-daemon: {runtime_dir: @/run, stop_timeout: 30s}
-control: {socket: @/c.sock}
-dead_letters: {path: @/dead}
-producers:
-  src: {type: zmq, socket: router, listen: "ipc://@/src.zmq", codec: json, batch: {records: 50}}
-consumers:
-  out: {from: src, type: file, path: @/dir/out.jsonl, codec: json, retry: {base: 20ms, max: 50ms}}
-"""
 COUNT = 7
 
 
@@ -42,7 +31,7 @@ def test_killed_while_they_are_put_back():
     goes. Some are put back and delivered, and the log's tail has moved over them; then the log's worker is killed again:
     what is left of them in the log, the second time, is not to be put back.
     """
-    box = Box(TWICE)
+    box = Box(SRC_TO_OUT)
     box.env["SLUICE_BOOT_ID"] = str(box.path("boot"))
     box.path("dir").write_text("")
     new_boot(box)
