@@ -15,7 +15,7 @@ OUTPUTS = {
     "rsyslog.conf": 'action(type="omfwd" target="127.0.0.1" port="@TO@" protocol="tcp" template="out" '
                     'action.resumeRetryCount="-1" action.resumeInterval="1")',
     "syslog-ng.conf": 'network("127.0.0.1" port(@TO@) template("$(format-json --scope none .j.* --shift-levels 2)\\n"))',
-    "fluent-bit.conf": "name tcp\n  match *\n  host 127.0.0.1\n  port @TO@\n  format json_lines\n  json_date_key false",
+    "fluent-bit.conf": "name tcp\n  workers 1\n  match *\n  host 127.0.0.1\n  port @TO@\n  format json_lines\n  json_date_key false",
 }
 
 
