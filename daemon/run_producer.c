@@ -14,6 +14,8 @@ enum {
 	TRICKLE = 16,          /* records between two looks: fewer are slow input */
 	TOGETHER_NS = 2000000, /* slow input is left alone so long: no socket's queue fills up
 	                          meanwhile */
+	HAND_OVER_NS = 200000, /* what has gathered is taken in by a thread of the stage's library;
+	                          it needs a tenth of this */
 };
 
 static const int64_t DRAIN_NS =
@@ -61,6 +63,19 @@ static int64_t due(const struct worker *w, int64_t beat)
 	return on_beat ? beat : w->born + longest;
 }
 
+/* Sleeps without looking at the input, which gathers outside meanwhile where the stage can have
+ * that; what has gathered is there at the end. */
+static int sleep_together(struct worker *w, enum worker_waiting waiting, int64_t timeout)
+{
+	bool (*gather)(struct stage *, bool) = w->stage->ops->gather;
+	if (gather)
+		gather(&w->st, true);
+	int r = worker_sleep(w, waiting, w->st.fds, 0, timeout, unit_log_news, NULL);
+	if (gather && gather(&w->st, false) && r >= 0)
+		r = worker_sleep(w, WAITING_NOT, w->st.fds, w->st.n_fds, HAND_OVER_NS, NULL, NULL);
+	return r;
+}
+
 /* Nothing to take in: commits what is due, then sleeps until the stage or the oldest record wants
  * something. A chunk that lingers waits anyway, so what comes slowly is not looked at one by one
  * but together, when the chunk is due. And when the last chunk was of several such records, the
@@ -94,9 +109,11 @@ static int idle(struct worker *w)
 		timeout = TOGETHER_NS;
 	if (!w->born && !together)
 		worker_activity(w, ACTIVITY_IDLE, NULL);
-	unsigned n_fds = together ? 0 : w->st.n_fds;
-	r = worker_sleep(w, w->unstored ? WAITING_LOG : WAITING_NOT, w->st.fds, n_fds, timeout,
-	                 unit_log_news, NULL);
+	enum worker_waiting waiting = w->unstored ? WAITING_LOG : WAITING_NOT;
+	if (together)
+		r = sleep_together(w, waiting, timeout);
+	else
+		r = worker_sleep(w, waiting, w->st.fds, w->st.n_fds, timeout, unit_log_news, NULL);
 	worker_activity(w, ACTIVITY_WORKING, NULL);
 	if (r >= 0 && w->stage->ops->stored && (!w->born || w->logged))
 		return w->stage->ops->stored(&w->st);

@@ -261,6 +261,10 @@ struct stage_ops {
 	/* The worker has slept, for whatever reason, maybe in the middle of a unit: look after
 	 * those who want to connect. Makes nothing and sends nothing. Optional. */
 	void (*doors)(struct stage *st);
+	/* Producers: on, nobody looks at the input for a while, so let it gather where that wakes
+	 * nobody; off, it is wanted again. True: some has gathered and can be produced in a moment.
+	 * Optional. */
+	bool (*gather)(struct stage *st, bool on);
 	/* Reopen files (SIGHUP, logrotate). Between units only. Optional. */
 	int (*reopen)(struct stage *st);
 };

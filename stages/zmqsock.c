@@ -25,6 +25,8 @@
 
 enum {
 	LOOK_EVERY = 10 * 1000 * 1000, /* ns */
+	GATHER_BYTES = 16384,          /* of one client: more at once is worth a wake-up */
+	GATHER_PEERS = 8,
 };
 
 static int set_int(void *sock, int option, int value)
@@ -349,6 +351,21 @@ void zmqsock_doors(struct zmqsock *s)
 {
 	if (s->monitor)
 		(void)zmqsock_look(s);
+}
+
+bool zmqsock_gather(struct zmqsock *s, bool on)
+{
+	int mark = on ? GATHER_BYTES : 1;
+	bool gathered = false;
+	if (on ? s->n_peers > GATHER_PEERS : !s->gathers)
+		return false;
+	s->gathers = on;
+	for (size_t i = 0; i < s->n_peers; i++) {
+		int fd = s->peers[i].dup, waiting = 0;
+		setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &mark, sizeof(mark));
+		gathered |= !on && ioctl(fd, SIOCINQ, &waiting) == 0 && waiting > 0;
+	}
+	return gathered;
 }
 
 static void shut(struct zmqsock *s)

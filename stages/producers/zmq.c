@@ -316,6 +316,11 @@ static void doors(struct stage *st)
 	zmqsock_doors(&((struct zmq_state *)st->state)->sock);
 }
 
+static bool gather(struct stage *st, bool on)
+{
+	return zmqsock_gather(&((struct zmq_state *)st->state)->sock, on);
+}
+
 static int producer_reopen(struct stage *st)
 {
 	zmqsock_reload(&((struct zmq_state *)st->state)->sock);
@@ -351,5 +356,6 @@ const struct stage_ops producer_zmq = {
         .stored = stored,
         .drain = producer_drain,
         .doors = doors,
+        .gather = gather,
         .reopen = producer_reopen,
 };

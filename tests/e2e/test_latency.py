@@ -1,5 +1,6 @@
 """Socket to socket at a steady rate."""
 import json
+import os
 import subprocess
 import sys
 import time
@@ -93,3 +94,42 @@ consumers:
         sink.close(0)
     print("p99 and its bound, ms:", [(round(x * 1e3, 2), round(y * 1e3, 2)) for x, y in tries])
     assert any(x < y for x, y in tries), tries
+
+
+def woken(pid):
+    """How often libzmq's threads of this process have gone to sleep, all together."""
+    n = 0
+    for task in os.scandir(f"/proc/{pid}/task"):
+        with open(f"{task.path}/status", encoding="ascii") as f:
+            status = dict(line.split(":\t") for line in f if ":\t" in line)
+        if status["Name"].startswith("ZMQbg/IO/"):
+            n += int(status["voluntary_ctxt_switches"])
+    return n
+
+
+@pytest.mark.skipif(box.sanitized(), reason="a sanitizer's time is not the product's")
+def test_slow_messages_are_gathered_by_the_kernel(daemon, port, zmq_context):
+    """They wake libzmq's thread together, not one by one."""
+    a = port()
+    d = daemon("""
+producers:
+  in: {type: zmq, listen: "tcp://127.0.0.1:%d", codec: json, batch: {linger: 2ms}}
+consumers:
+  z: {type: "null"}
+""" % a)
+    pid = d.worker("in")["pid"]
+    source = zmq_context.socket(zmq.PUSH)
+    source.connect("tcp://127.0.0.1:%d" % a)
+    each, n = [], 2000
+    for _ in range(TRIES):
+        before = woken(pid)
+        for i in range(n):
+            source.send(b'{"n":%d}' % i)
+            time.sleep(0.0002)  # the pace
+        each.append((woken(pid) - before) / n)
+        if each[-1] < 0.7:
+            break
+    source.close()
+    d.settle(received=n * len(each))
+    print("wake-ups a message:", each)
+    assert min(each) < 0.7, each
