@@ -348,6 +348,7 @@ struct walk {
 	uint64_t found;
 	bool ended;
 	int (*each)(void *arg, const struct deadletter *d);
+	int (*other)(void *arg, const char *line, size_t len); /* one that is no letter; optional */
 	void *arg;
 };
 
@@ -357,6 +358,8 @@ static int walk_line(struct walk *k, const char *line, size_t len)
 	int r = read_letter(&k->reader, line, len, &d);
 	if (r == 0 && len && k->bad)
 		++*k->bad;
+	if (r == 0 && len && k->other)
+		return k->other(k->arg, line, len);
 	if (r <= 0 || !matches(k->filter, &d))
 		return r < 0 ? r : 0;
 	r = k->each(k->arg, &d);
@@ -441,18 +444,27 @@ struct purge {
 	uint64_t kept;
 };
 
-static int keep_young(void *arg, const struct deadletter *d)
+/* What has no time that can be read (@time 0) goes only with all. */
+static int keep_young(struct purge *p, int64_t time, const char *line, size_t len)
 {
-	struct purge *p = arg;
-	/* one whose time cannot be read goes only with all */
-	if (p->before == INT64_MAX || (d->time && d->time < p->before)) {
+	if (p->before == INT64_MAX || (time && time < p->before)) {
 		p->removed++;
 		return 0;
 	}
 	p->kept++;
-	fwrite(d->json, 1, d->json_len, p->out);
+	fwrite(line, 1, len, p->out);
 	fputc('\n', p->out);
 	return ferror(p->out) ? -EIO : 0;
+}
+
+static int purge_letter(void *arg, const struct deadletter *d)
+{
+	return keep_young(arg, d->time, d->json, d->json_len);
+}
+
+static int purge_other(void *arg, const char *line, size_t len)
+{
+	return keep_young(arg, 0, line, len);
 }
 
 /* Writes what stays of @name beside it, then takes its place. */
@@ -510,7 +522,7 @@ static void forget_replayed(const char *file)
 int deadletter_purge(const char *path, int64_t before, struct deadletter_purge *result)
 {
 	static const struct deadletter_filter all;
-	struct walk k = {.filter = &all, .each = keep_young};
+	struct walk k = {.filter = &all, .each = purge_letter, .other = purge_other};
 	struct file_rotated_list list = {0};
 	char file[PATH_MAX];
 	char name[PATH_MAX];

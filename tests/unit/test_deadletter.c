@@ -159,6 +159,26 @@ static void test_purge(void **state)
 }
 
 /* Through the writer: it must lose nothing, nor be confused. */
+/* What is no letter is nobody's to drop by its age. */
+static void test_purge_of_other_lines(void **state)
+{
+	(void)state;
+	struct deadletter_purge p;
+	uint64_t bad = 0;
+	struct seen s = {0};
+	some_letters();
+	files_append(files_name(dir, "dead.jsonl.000001"), "a note of mine\n");
+	assert_int_equal(deadletter_purge(dir, day(3), &p), 0);
+	assert_int_equal(p.removed, 2);
+	assert_int_equal(p.kept, 2);
+	assert_int_equal(deadletter_each(dir, &(struct deadletter_filter){0}, &bad, see, &s), 0);
+	assert_string_equal(s.ids, "c d ");
+	assert_int_equal(bad, 1);
+	assert_int_equal(deadletter_purge(dir, INT64_MAX, &p), 0);
+	assert_int_equal(p.removed, 2);
+	assert_int_equal(p.kept, 0);
+}
+
 static void test_purge_beside_writer(void **state)
 {
 	(void)state;
@@ -205,7 +225,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	        TEST(test_list),  TEST(test_no_letters),          TEST(test_mark),
-	        TEST(test_purge), TEST(test_purge_beside_writer),
+	        TEST(test_purge), TEST(test_purge_of_other_lines), TEST(test_purge_beside_writer),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
