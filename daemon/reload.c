@@ -149,6 +149,28 @@ static void order_discard(struct master *m, bool ordered)
 	}
 }
 
+/* Whether `--discard @name` can be meant: an edge that is there and will not be. Else says in @why
+ * (@size bytes) what is wrong with it. */
+static bool can_discard(const struct master *m, const struct config *next, const char *name,
+                        char *why, size_t size)
+{
+	for (unsigned i = 0; i < m->config->n_edges; i++) {
+		if (strcmp(m->config->edges[i].name, name) != 0)
+			continue;
+		if (same_edge(m->config, i, next) < 0)
+			return true;
+		snprintf(why, size,
+		         "--discard %s: the new configuration still has this edge, and only edges "
+		         "that it no longer has can be dropped",
+		         name);
+		return false;
+	}
+	snprintf(why, size,
+	         "--discard %s: there is no such edge; `sluicectl status` lists them as FROM->TO",
+	         name);
+	return false;
+}
+
 int master_reload(struct master *m, const char *discard, const char **why)
 {
 	static const char too_many[] =
@@ -166,8 +188,12 @@ int master_reload(struct master *m, const char *discard, const char **why)
 		return refuse(m, "no memory", 9, why);
 	r->next = config_load(m->config->path, &c);
 	const char *restart = r->next ? needs_restart(m->config, r->next) : NULL;
+	char no_edge[512];
 	if (r->next && !restart)
 		restart = replay_refusal(m, r->next);
+	if (r->next && !restart && discard &&
+	    !can_discard(m, r->next, discard, no_edge, sizeof(no_edge)))
+		restart = no_edge;
 	if (!r->next || restart) {
 		int answer = restart ? refuse(m, restart, strlen(restart), why)
 		                     : refuse(m, (char *)c.text.p, c.text.len, why);

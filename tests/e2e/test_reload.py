@@ -151,6 +151,9 @@ def test_a_removed_reader_that_is_stuck(daemon):
     except ControlError as e:
         assert "--discard gen->bad" in str(e)
     wait_for(lambda: d.stage("bad")["state"] == "unreachable", DEADLINE, "all to be as it was")
+    for edge, why in (("gen->bat", "there is no such edge"), ("gen->out", "still has this edge")):
+        with pytest.raises(ControlError, match=f"--discard {edge}: .*{why}"):
+            d.ctl("reload", "--discard", edge)
     d.ctl("reload", "--discard", "gen->bad")
     before = d.stats("out")["records_in"]
     d.wait_for(lambda: d.stats("out")["records_in"] > before + 1000, what="the producer to go on")
