@@ -41,8 +41,8 @@ static const struct option batch_options[] = {
          .max = 1000000, .help = "a chunk is sent on when it has so many"},
         {"linger", OPTION_DURATION, offsetof(struct batch, linger), .def = "1ms", .min = 0,
          .max = 60,
-         .help = "or is so old; up to 1ms, the stages behind it take small chunks two at a time, "
-                 "so a record is at most as long again on its way; 0: at once"},
+         .help = "or is so old; up to 1ms and with slow input, all stages work on a common beat of "
+                 "two lingers, so a record is at most twice as long on its way; 0: at once"},
         OPTION_END,
 };
 

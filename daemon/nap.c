@@ -35,7 +35,8 @@ void nap_full(struct nap *n)
 	n->doorbell = LONG;
 }
 
-/* Until the next look but one beat; 0: no nap. */
+/* Until the next look; 0: no nap. What is found between a beat and the look that belongs to it was
+ * made on that beat, and the next chunk comes with the next. */
 static int64_t long_nap(struct nap *n, int64_t now)
 {
 	if (n->napping) {
@@ -45,7 +46,10 @@ static int64_t long_nap(struct nap *n, int64_t now)
 	n->usual = n->taken;
 	n->taken = n->tries = 0;
 	n->napping = n->period && n->small && !n->doorbell;
-	return n->napping ? n->period - (now - n->phase) % n->period : 0;
+	if (!n->napping)
+		return 0;
+	int64_t left = n->period - (now - n->phase) % n->period;
+	return left < n->phase ? left + n->period : left;
 }
 
 int64_t nap_take(struct nap *n, int64_t now)

@@ -2,15 +2,13 @@
  * How long to nap before looking for the next small chunks.
  *
  * Who waits for a chunk asks to be rung; a doorbell is five wake-ups of threads in two processes.
- * Where small chunks come at a steady pace it is cheaper to look at the clock: nobody has to ring,
- * and several chunks are handled in one go.
+ * Where small chunks come at a steady pace it is cheaper to look at the clock.
  *
  * The hard idea is the beat, which all processes of a pipeline know without talking: multiples of
- * its linger on the monotonic clock. A producer whose input trickles seals its chunk on every beat;
- * its readers look shortly after every second one, those further down a little later. So a chunk
- * made in one wake-up is there when the next stage wakes up, and the further stages have one
- * wake-up and one chunk for two of the producer's. From a producer to the end of the pipeline that
- * costs a record at most one linger more, and a step for each stage.
+ * two of its lingers on the monotonic clock. A producer whose input trickles seals its chunk on the
+ * beat; its readers look shortly after it, those further down a little later. So a chunk made in
+ * one wake-up is there when the next stage wakes up, and a record is at the end of the pipeline at
+ * most two lingers and a step for each stage after it came.
  *
  * Whoever slept while an edge became full held somebody up: then chunks come too fast for naps, for
  * a long while. Who finds less than the last time looks again after a step, some times: somebody
@@ -36,10 +34,12 @@ struct nap {
 	unsigned patience; /* ... and how many, when a nap is in vain next */
 };
 
-/* When a chunk that lingers from @now on is due: the next beat, CLOCK_MONOTONIC ns. */
-static inline int64_t nap_beat(int64_t now, int64_t linger)
+/* When a chunk of a producer (@n: its own, @linger: its own, ns) that lingers from @now on is due:
+ * the next beat, CLOCK_MONOTONIC ns. */
+static inline int64_t nap_beat(const struct nap *n, int64_t now, int64_t linger)
 {
-	return (now / linger + 1) * linger;
+	int64_t period = n->period > linger ? n->period : linger;
+	return (now / period + 1) * period;
 }
 
 /* For a stage @depth stages behind the producers, whose shortest linger is @linger ns. */

@@ -11,7 +11,7 @@
 
 enum {
 	FULL_NS = 100000000,
-	TRICKLE = 16,          /* records between two looks: fewer are slow input */
+	TRICKLE = 32,          /* records between two looks: fewer are slow input */
 	TOGETHER_NS = 2000000, /* slow input is left alone so long: no socket's queue fills up
 	                          meanwhile */
 	HAND_OVER_NS = 200000, /* what has gathered is taken in by a thread of the stage's library;
@@ -79,7 +79,7 @@ static int sleep_together(struct worker *w, enum worker_waiting waiting, int64_t
 /* Nothing to take in: commits what is due, then sleeps until the stage or the oldest record wants
  * something. A chunk that lingers waits anyway, so what comes slowly is not looked at one by one
  * but together, when the chunk is due. And when the last chunk was of several such records, the
- * next one begins to linger at once, until the next beat (nap.h): one wake-up a chunk. */
+ * next one begins to linger at once, until the next beat of the pipeline (nap.h). */
 static int idle(struct worker *w)
 {
 	static int64_t beat;
@@ -99,7 +99,7 @@ static int idle(struct worker *w)
 	} else if (w->out[0].open || w->n_ranges || w->dead.records) {
 		return commit_and_tell(w); /* never sleeps on an empty entry */
 	} else if (together) {
-		beat = nap_beat(now, w->stage->linger);
+		beat = nap_beat(&w->nap, now, w->stage->linger);
 		timeout = beat - now;
 		w->lingers = now;
 	}
