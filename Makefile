@@ -159,7 +159,7 @@ demo: all ## Debian's package index through a pipeline, the result proved agains
 
 check: all units faults $(BUILD)/bench/hot | $(STAMP_CHECK) $(STAMP_PACKAGE) ## everything that is tested: unit, e2e, short faults, short fuzzing, rules
 	@+$(FUZZ_MAKE) fuzzers
-	@$(PY) tests/run rules budget unit e2e fault fuzz
+	@$(PY) tests/run rules budget unit e2e+fault fuzz
 
 unit: check-unit
 check-unit: units ## unit tests
