@@ -8,7 +8,8 @@
  * two of its lingers on the monotonic clock. A producer whose input trickles seals its chunk on the
  * beat; its readers look shortly after it, those further down a little later. So a chunk made in
  * one wake-up is there when the next stage wakes up, and a record is at the end of the pipeline at
- * most two lingers and a step for each stage after it came.
+ * most two lingers and a step for each stage after it came. A producer whose clients wait for their
+ * records to be stored seals twice as often, and its readers take two chunks at once.
  *
  * Whoever slept while an edge became full held somebody up: then chunks come too fast for naps, for
  * a long while. Who finds less than the last time looks again after a step, some times: somebody
@@ -34,11 +35,9 @@ struct nap {
 	unsigned patience; /* ... and how many, when a nap is in vain next */
 };
 
-/* When a chunk of a producer (@n: its own, @linger: its own, ns) that lingers from @now on is due:
- * the next beat, CLOCK_MONOTONIC ns. */
-static inline int64_t nap_beat(const struct nap *n, int64_t now, int64_t linger)
+/* The next multiple of @period ns behind @now, CLOCK_MONOTONIC ns. */
+static inline int64_t nap_beat(int64_t now, int64_t period)
 {
-	int64_t period = n->period > linger ? n->period : linger;
 	return (now / period + 1) * period;
 }
 

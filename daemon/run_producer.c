@@ -55,6 +55,15 @@ static bool trickles(const struct worker *w)
 	return little[0] && little[1];
 }
 
+/* When a chunk that begins to linger now is due. */
+static int64_t next_beat(const struct worker *w, int64_t now)
+{
+	int64_t period = w->stage->linger;
+	if (!w->st.awaited && w->nap.period > period)
+		period = w->nap.period;
+	return nap_beat(now, period);
+}
+
 /* When the chunk in hand is due. @beat: see idle(). */
 static int64_t due(const struct worker *w, int64_t beat)
 {
@@ -99,7 +108,7 @@ static int idle(struct worker *w)
 	} else if (w->out[0].open || w->n_ranges || w->dead.records) {
 		return commit_and_tell(w); /* never sleeps on an empty entry */
 	} else if (together) {
-		beat = nap_beat(&w->nap, now, w->stage->linger);
+		beat = next_beat(w, now);
 		timeout = beat - now;
 		w->lingers = now;
 	}

@@ -185,6 +185,7 @@ struct stage {
 	bool poison_in_hand;    /* what is being rejected is that input */
 	bool crowded; /* producer: many places of the position were set since the last commit:
 	               * produce() is to return, so that there can be one */
+	bool awaited; /* producer: somebody waits for what it makes to be stored */
 	bool resumes; /* producer: what it has in hand and has not yet made is read again from the
 	               * position: a drain may end it between two records */
 	_Atomic uint64_t *progress; /* see stage_goes_on(); NULL: nobody asks */

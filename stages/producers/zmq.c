@@ -154,6 +154,7 @@ static int open_router(struct stage *st)
 	if (fd < 0)
 		return err_errno();
 	z->again_fd = fd + 1;
+	st->awaited = true;
 	return router_open(&z->router, st, &z->sock, &rc);
 }
 
