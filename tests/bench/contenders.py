@@ -189,7 +189,7 @@ def daemon(job, argv, template, given, over_socket=False, env=None):
         try:
             until(done, step=0.05)
             wall = time.monotonic() - begin
-            until(lines.rest, step=0.3)
+            until(lines.rest, step=1)
         finally:
             cpu = p.stop()
             if c:
