@@ -136,8 +136,8 @@ static inline unsigned config_all_stages(const struct config *cfg)
 
 /* The stage with this name, a replayer too, or NULL. */
 struct config_stage *config_stage(const struct config *cfg, const char *name);
-/* The shortest linger of the producers in the pipeline of @s, ns: so long may records wait there
- * for being handled together. INT64_MAX: it has none (dead letters). */
+/* The shortest linger of the producers in the pipeline of @s, ns, which its beat is made of
+ * (nap.h). INT64_MAX: it has none (dead letters). */
 int64_t config_linger(const struct config *cfg, const struct config_stage *s);
 
 /* The graph as text for people's tools. */

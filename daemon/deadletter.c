@@ -378,10 +378,13 @@ static int walk_file(struct walk *k, const char *name)
 		return errno == ENOENT ? 0 : err_errno();
 	while (r == 0 && !k->ended) {
 		ssize_t n = getline(&line, &cap, f);
-		if (n <= 0 || line[n - 1] != '\n')
+		if (n > 0 && line[n - 1] == '\n') {
+			line[n - 1] = 0;
+			r = walk_line(k, line, (size_t)n - 1);
+		} else {
+			r = n > 0 && k->other ? k->other(k->arg, line, (size_t)n) : 0;
 			break;
-		line[n - 1] = 0;
-		r = walk_line(k, line, (size_t)n - 1);
+		}
 	}
 	return r == 0 && ferror(f) ? -EIO : r;
 }

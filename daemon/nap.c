@@ -35,21 +35,21 @@ void nap_full(struct nap *n)
 	n->doorbell = LONG;
 }
 
-/* Until the next look; 0: no nap. What is found between a beat and the look that belongs to it was
- * made on that beat, and the next chunk comes with the next. */
+/* Until the next look; 0: no nap. What is found between a beat and the look that belongs to it
+ * counts as found by that look. */
 static int64_t long_nap(struct nap *n, int64_t now)
 {
 	if (n->napping) {
 		n->patience = 1;
 		n->doorbell = n->taken > FAST ? LONG : 0;
 	}
-	n->usual = n->taken;
-	n->taken = n->tries = 0;
 	n->napping = n->period && n->small && !n->doorbell;
-	if (!n->napping)
-		return 0;
-	int64_t left = n->period - (now - n->phase) % n->period;
-	return left < n->phase ? left + n->period : left;
+	int64_t left = n->period ? n->period - (now - n->phase) % n->period : 0;
+	if (left >= n->phase || !n->napping) {
+		n->usual = n->taken;
+		n->taken = n->tries = 0;
+	}
+	return n->napping ? left : 0;
 }
 
 int64_t nap_take(struct nap *n, int64_t now)

@@ -2,8 +2,9 @@
  * The producer's loop: let the stage make records, seal and commit them when it is time.
  *
  * When a chunk is sealed: when it is full (unit.c does that), and by age. While the edges are under
- * half of their quota a record waits at most `linger`; above, consumers are behind anyway, and
- * chunks are let grow for up to FULL_NS: else a slow consumer would drown in tiny chunks.
+ * half of their quota a record waits at most `linger`, or until the next beat of the pipeline where
+ * input is slow (nap.h); above, consumers are behind anyway, and chunks are let grow for up to
+ * FULL_NS: else a slow consumer would drown in tiny chunks.
  */
 #include "daemon/worker.h"
 
@@ -11,11 +12,13 @@
 
 enum {
 	FULL_NS = 100000000,
-	TRICKLE = 32,          /* records between two looks: fewer are slow input */
+	TRICKLE = 32,          /* records between two looks: no more is slow input */
 	TOGETHER_NS = 2000000, /* slow input is left alone so long: no socket's queue fills up
 	                          meanwhile */
-	HAND_OVER_NS = 200000, /* what has gathered is taken in by a thread of the stage's library;
-	                          it needs a tenth of this */
+	/* a thread of the stage's library takes in what has gathered: it needs a tenth of this for
+	 * one client, and is not waited for longer */
+	HAND_OVER_NS = 200000,
+	AGAIN_NS = 20000, /* between two looks whether it has */
 };
 
 static const int64_t DRAIN_NS =
@@ -43,14 +46,15 @@ static int commit_and_tell(struct worker *w)
 	return r;
 }
 
-/* Whether input comes slowly: the last two looks found little. */
-static bool trickles(const struct worker *w)
+/* Whether input comes slowly: the last two looks found little, and nobody waits outside. */
+static bool trickles(struct worker *w)
 {
 	static uint64_t before;
 	static bool little[2];
 	uint64_t made = w->me->committed.book[BOOK_received] + w->book[BOOK_received];
 	little[1] = little[0];
-	little[0] = made - before <= TRICKLE;
+	little[0] = made - before <= TRICKLE && !w->st.pressed;
+	w->st.pressed = false;
 	before = made;
 	return little[0] && little[1];
 }
@@ -72,17 +76,33 @@ static int64_t due(const struct worker *w, int64_t beat)
 	return on_beat ? beat : w->born + longest;
 }
 
+/* Waits until what has gathered can be produced. The first piece rings. */
+static int take_over(struct worker *w)
+{
+	int64_t until = clock_monotonic() + HAND_OVER_NS;
+	int r = 0;
+	for (unsigned n_fds = w->st.n_fds; r >= 0 && w->stage->ops->hand_over(&w->st); n_fds = 0) {
+		int64_t left = until - clock_monotonic();
+		if (left <= 0)
+			break;
+		if (!n_fds && left > AGAIN_NS)
+			left = AGAIN_NS;
+		r = worker_sleep(w, WAITING_NOT, w->st.fds, n_fds, left, NULL, NULL);
+	}
+	return r;
+}
+
 /* Sleeps without looking at the input, which gathers outside meanwhile where the stage can have
  * that; what has gathered is there at the end. */
 static int sleep_together(struct worker *w, enum worker_waiting waiting, int64_t timeout)
 {
-	bool (*gather)(struct stage *, bool) = w->stage->ops->gather;
-	if (gather)
-		gather(&w->st, true);
+	bool gathers =
+	        w->stage->ops->gather && timeout > HAND_OVER_NS && worker_order(w) == ORDER_RUN;
+	if (gathers)
+		w->stage->ops->gather(&w->st);
 	int r = worker_sleep(w, waiting, w->st.fds, 0, timeout, unit_log_news, NULL);
-	if (gather && gather(&w->st, false) && r >= 0)
-		r = worker_sleep(w, WAITING_NOT, w->st.fds, w->st.n_fds, HAND_OVER_NS, NULL, NULL);
-	return r;
+	int taken = gathers ? take_over(w) : 0;
+	return r < 0 ? r : taken;
 }
 
 /* Nothing to take in: commits what is due, then sleeps until the stage or the oldest record wants

@@ -285,7 +285,9 @@ void unit_init(struct worker *w, const uint32_t *edge_number)
 	w->dead.edges[0] = w->dead_edge = edge_number[cfg->dead_edge];
 	w->dead.n_edges = 1;
 	int64_t linger = config_linger(cfg, w->stage);
-	nap_init(&w->nap, linger, w->stage->depth);
+	/* its own, or a reload that changes another producer's would have to replace it */
+	bool producer = w->stage->kind == STAGE_PRODUCER;
+	nap_init(&w->nap, producer ? w->stage->linger : linger, w->stage->depth);
 	w->listens = linger ? LINK_ZMQ : LINK_EVENTFD;
 	unit_log_init(w);
 	memcpy(w->position, w->me->position, sizeof(w->position));

@@ -186,6 +186,8 @@ struct stage {
 	bool crowded; /* producer: many places of the position were set since the last commit:
 	               * produce() is to return, so that there can be one */
 	bool awaited; /* producer: somebody waits for what it makes to be stored */
+	bool pressed; /* producer: what waited outside filled half of its room or more, so whoever
+	               * writes there may be held up */
 	bool resumes; /* producer: what it has in hand and has not yet made is read again from the
 	               * position: a drain may end it between two records */
 	_Atomic uint64_t *progress; /* see stage_goes_on(); NULL: nobody asks */
@@ -262,10 +264,11 @@ struct stage_ops {
 	/* The worker has slept, for whatever reason, maybe in the middle of a unit: look after
 	 * those who want to connect. Makes nothing and sends nothing. Optional. */
 	void (*doors)(struct stage *st);
-	/* Producers: on, nobody looks at the input for a while, so let it gather where that wakes
-	 * nobody; off, it is wanted again. True: some has gathered and can be produced in a moment.
-	 * Optional. */
-	bool (*gather)(struct stage *st, bool on);
+	/* Producers. gather: nobody looks at the input for a while, so let it gather where that
+	 * wakes nobody. hand_over: it is wanted again; called until it answers false: all that had
+	 * gathered can be produced. Both or none. */
+	void (*gather)(struct stage *st);
+	bool (*hand_over)(struct stage *st);
 	/* Reopen files (SIGHUP, logrotate). Between units only. Optional. */
 	int (*reopen)(struct stage *st);
 };
@@ -273,6 +276,12 @@ struct stage_ops {
 /* Sets st->why and returns @answer: `return stage_say(st, STAGE_E_REJECT, "no field %s", f);` */
 int stage_say(struct stage *st, int answer, const char *fmt, ...)
         __attribute__((format(printf, 3, 4)));
+
+/* Producer: so many bytes were read from a pipe at once; its room is 64 KiB (pipe(7)). */
+static inline void stage_read_pipe(struct stage *st, size_t bytes)
+{
+	st->pressed |= bytes >= 32768;
+}
 
 static inline int stage_reserve(struct stage *st, size_t need, uint8_t **p, size_t *room)
 {

@@ -353,19 +353,44 @@ void zmqsock_doors(struct zmqsock *s)
 		(void)zmqsock_look(s);
 }
 
-bool zmqsock_gather(struct zmqsock *s, bool on)
+static bool in_the_kernel(const struct zmqsock_peer *p)
 {
-	int mark = on ? GATHER_BYTES : 1;
-	bool gathered = false;
-	if (on ? s->n_peers > GATHER_PEERS : !s->gathers)
+	int n = 0;
+	return ioctl(p->dup, SIOCINQ, &n) == 0 && n > 0;
+}
+
+bool zmqsock_in_the_kernel(const struct zmqsock *s)
+{
+	for (size_t i = 0; i < s->n_peers; i++)
+		if (in_the_kernel(&s->peers[i]))
+			return true;
+	return false;
+}
+
+static void set_low_water(const struct zmqsock_peer *p, int bytes)
+{
+	setsockopt(p->dup, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof(bytes));
+}
+
+void zmqsock_gather(struct zmqsock *s)
+{
+	if (s->n_peers > GATHER_PEERS)
+		return;
+	s->gathers = true;
+	/* the thread has not come round to the others: with a mark above what is there it would
+	 * pass them over */
+	for (size_t i = 0; i < s->n_peers; i++)
+		if (!in_the_kernel(&s->peers[i]))
+			set_low_water(&s->peers[i], GATHER_BYTES);
+}
+
+bool zmqsock_hand_over(struct zmqsock *s)
+{
+	if (!s->gathers)
 		return false;
-	s->gathers = on;
-	for (size_t i = 0; i < s->n_peers; i++) {
-		int fd = s->peers[i].dup, waiting = 0;
-		setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &mark, sizeof(mark));
-		gathered |= !on && ioctl(fd, SIOCINQ, &waiting) == 0 && waiting > 0;
-	}
-	return gathered;
+	for (size_t i = 0; i < s->n_peers; i++)
+		set_low_water(&s->peers[i], 1);
+	return s->gathers = zmqsock_in_the_kernel(s);
 }
 
 static void shut(struct zmqsock *s)

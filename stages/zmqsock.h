@@ -92,7 +92,7 @@ struct zmqsock {
 	size_t n_peers, cap_peers;
 	int64_t max_clients;
 	bool just_failed; /* the last monitor event was a failed handshake */
-	bool gathers;     /* zmqsock_gather() is on */
+	bool gathers;     /* from zmqsock_gather() until zmqsock_hand_over() was false */
 	int64_t looked;   /* by zmqsock_look(), CLOCK_MONOTONIC ns */
 	unsigned denied;  /* counted as refused, and their DISCONNECTED is still to come */
 	struct stage *st; /* whose refused is counted up */
@@ -125,12 +125,16 @@ int zmqsock_look(struct zmqsock *s);
  * look. */
 void zmqsock_doors(struct zmqsock *s);
 
-/* On: what the connected clients send over TCP gathers in the kernel, up to some KiB each, instead
- * of waking libzmq's thread for each message (SO_RCVLOWAT, tcp(7)); off: it is wanted at once.
- * True: some has gathered. Between the two calls nobody may wait for the socket. Does nothing for
- * other transports, which ignore the option, and for many clients, where asking costs more than it
- * saves. */
-bool zmqsock_gather(struct zmqsock *s, bool on);
+/* Lets what the clients of a listening socket send over TCP gather in the kernel, up to some KiB
+ * each, in place of waking libzmq's thread for each message (SO_RCVLOWAT, socket(7)), until
+ * zmqsock_hand_over(). Between the two nobody may wait for the socket. Does nothing for other
+ * transports, which ignore the option, and for many clients, where asking costs more than it saves.
+ */
+void zmqsock_gather(struct zmqsock *s);
+/* Wakes libzmq's thread for what has gathered. True: it has not read all of it yet, call again. */
+bool zmqsock_hand_over(struct zmqsock *s);
+/* Whether there is anything that libzmq has not read yet. */
+bool zmqsock_in_the_kernel(const struct zmqsock *s);
 
 /* Puts the descriptors to wait for into st->fds[0..] and sets st->n_fds. They are edge-triggered:
  * call it after a receive said EAGAIN and after zmqsock_service. */

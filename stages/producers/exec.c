@@ -218,6 +218,7 @@ static int exec_produce(struct stage *st)
 	if (r < 0)
 		return r;
 	child_has(&x->child, &after);
+	stage_read_pipe(st, after - before);
 	int d = after > before || r == CHILD_E_GONE ? exec_decode(st, r == CHILD_E_GONE) : 0;
 	if (d < 0)
 		return d;

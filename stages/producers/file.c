@@ -269,6 +269,7 @@ static int stream_read(struct stage *st, struct file_input *in)
 		return STAGE_E_IDLE;
 	if (n < 0)
 		return err_errno();
+	stage_read_pipe(st, (size_t)n);
 	size_t len = s->held + (size_t)n;
 	ssize_t used = len ? use_window(st, in, len, n == 0) : 0;
 	if (used < 0)

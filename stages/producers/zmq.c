@@ -51,7 +51,8 @@ struct zmq_state {
 	struct router *router;
 	zmq_msg_t msg;
 	bool msg_open;
-	bool behind;  /* the part in hand is not the first of its message */
+	bool behind; /* the part in hand is not the first of its message */
+	bool drains;
 	int again_fd; /* router: eventfd + 1, readable when produce() has to look again */
 	bool again;
 	char at[sizeof("message ") + NUMBER_MAX]; /* the number of the message in hand, as text */
@@ -237,6 +238,10 @@ static int idle(struct stage *st)
 	if (z->router &&
 	    zmqsock_readable(&z->sock)) /* it may have answered since it found nothing */
 		return STAGE_OK;
+	if (z->drains && zmqsock_in_the_kernel(&z->sock)) {
+		poll(NULL, 0, 1); /* libzmq's thread is about to read it */
+		return STAGE_OK;
+	}
 	st->deadline = z->router ? router_deadline(z->router) : 0;
 	zmqsock_wait(&z->sock);
 	if (z->again_fd)
@@ -274,13 +279,14 @@ static int produce(struct stage *st)
 	if (r < 0)
 		return r;
 	r = 1;
-	for (unsigned n = 0; r > 0 && n < TAKE_MESSAGES && total < TAKE_BYTES && !st->crowded;
-	     n++) {
+	unsigned n = 0;
+	for (; r > 0 && n < TAKE_MESSAGES && total < TAKE_BYTES && !st->crowded; n++) {
 		r = receive(st, &bytes);
 		total += bytes;
 	}
 	if (r < 0)
 		return r;
+	st->pressed |= 2 * (int64_t)n > ((const struct zmq_config *)st->config)->sock.hwm;
 	bool empty = r == 0;
 	r = z->router ? router_answer(z->router) : 0;
 	if (r < 0)
@@ -309,6 +315,7 @@ static int producer_drain(struct stage *st)
 	if (z->router)
 		return STAGE_E_END;
 	zmqsock_unlisten(&z->sock, &((const struct zmq_config *)st->config)->sock);
+	z->drains = true;
 	return STAGE_OK;
 }
 
@@ -317,9 +324,14 @@ static void doors(struct stage *st)
 	zmqsock_doors(&((struct zmq_state *)st->state)->sock);
 }
 
-static bool gather(struct stage *st, bool on)
+static void gather(struct stage *st)
 {
-	return zmqsock_gather(&((struct zmq_state *)st->state)->sock, on);
+	zmqsock_gather(&((struct zmq_state *)st->state)->sock);
+}
+
+static bool hand_over(struct stage *st)
+{
+	return zmqsock_hand_over(&((struct zmq_state *)st->state)->sock);
 }
 
 static int producer_reopen(struct stage *st)
@@ -358,5 +370,6 @@ const struct stage_ops producer_zmq = {
         .drain = producer_drain,
         .doors = doors,
         .gather = gather,
+        .hand_over = hand_over,
         .reopen = producer_reopen,
 };

@@ -10,7 +10,7 @@ import pytest
 import zmq
 
 import box
-from feed import push
+from feed import RAW_GREETING, RAW_READY, push
 
 CONFIG = """
 arena: {size: 8MiB, buffer: 64KiB}
@@ -139,24 +139,15 @@ def test_steps_nest_deeper(daemon, port):
     assert {r["error"] for r in d.dead_letters()} == {"nested too deep"}
 
 
-def raw_greeting():
-    return b"\xff" + b"\x00" * 8 + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\x00") + b"\x00" * 32
-
-
-def ready_push():
-    body = b"\x05READY\x0bSocket-Type" + struct.pack(">I", 4) + b"PUSH"
-    return b"\x04" + bytes([len(body)]) + body
-
-
 ATTACKS = {
     "http": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 100,
     "noise": os.urandom(100000),
     "nothing": b"",
-    "half a greeting": raw_greeting()[:30],
-    "greeting, then noise": raw_greeting() + os.urandom(50000),
-    "frame of 2^63-1": raw_greeting() + ready_push() + b"\x02" + struct.pack(">Q", 2**63 - 1) + b"x" * 1000,
-    "frame of 2^32-1": raw_greeting() + ready_push() + b"\x02" + struct.pack(">Q", 2**32 - 1) + b"x" * 1000,
-    "unfinished frame": raw_greeting() + ready_push() + b"\x02" + struct.pack(">Q", 1000) + b"x",
+    "half a greeting": RAW_GREETING[:30],
+    "greeting, then noise": RAW_GREETING + os.urandom(50000),
+    "frame of 2^63-1": RAW_GREETING + RAW_READY + b"\x02" + struct.pack(">Q", 2**63 - 1) + b"x" * 1000,
+    "frame of 2^32-1": RAW_GREETING + RAW_READY + b"\x02" + struct.pack(">Q", 2**32 - 1) + b"x" * 1000,
+    "unfinished frame": RAW_GREETING + RAW_READY + b"\x02" + struct.pack(">Q", 1000) + b"x",
 }
 
 

@@ -49,7 +49,7 @@ static struct outcome play(struct pace p)
 	while (next < CHUNKS) {
 		bool count = next >= SETTLED;
 		int64_t t = nap_take(&n, now), due = arrival(&p, next);
-		assert_true(t >= 0 && t <= n.period + n.phase);
+		assert_true(t >= 0 && t <= n.period);
 		bells += count && t == 0;
 		wakes += count;
 		now = t ? now + t + WAKING : (due > now ? due : now) + WAKING;
