@@ -359,10 +359,11 @@ static bool in_the_kernel(const struct zmqsock_peer *p)
 	return ioctl(p->dup, SIOCINQ, &n) == 0 && n > 0;
 }
 
+/* Who has not been let in yet may have to wait with what it sends behind its greeting. */
 bool zmqsock_in_the_kernel(const struct zmqsock *s)
 {
 	for (size_t i = 0; i < s->n_peers; i++)
-		if (in_the_kernel(&s->peers[i]))
+		if (s->peers[i].greeted && in_the_kernel(&s->peers[i]))
 			return true;
 	return false;
 }
@@ -380,7 +381,7 @@ void zmqsock_gather(struct zmqsock *s)
 	/* the thread has not come round to the others: with a mark above what is there it would
 	 * pass them over */
 	for (size_t i = 0; i < s->n_peers; i++)
-		if (!in_the_kernel(&s->peers[i]))
+		if (s->peers[i].greeted && !in_the_kernel(&s->peers[i]))
 			set_low_water(&s->peers[i], GATHER_BYTES);
 }
 

@@ -133,7 +133,7 @@ void zmqsock_doors(struct zmqsock *s);
 void zmqsock_gather(struct zmqsock *s);
 /* Wakes libzmq's thread for what has gathered. True: it has not read all of it yet, call again. */
 bool zmqsock_hand_over(struct zmqsock *s);
-/* Whether there is anything that libzmq has not read yet. */
+/* Whether there is anything of a client that was let in which libzmq has not read yet. */
 bool zmqsock_in_the_kernel(const struct zmqsock *s);
 
 /* Puts the descriptors to wait for into st->fds[0..] and sets st->n_fds. They are edge-triggered:
