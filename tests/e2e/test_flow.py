@@ -372,11 +372,12 @@ def test_a_step_that_cannot_go_on_says_why(daemon):
 producers:
   g: {type: generate, count: 1, record: {a: 1}}
 transformers:
-  t: {steps: [{set: {x: 1}}, {exec: [/nonexistent/program]}]}
+  t: {max_attempts: 100, steps: [{set: {x: 1}}, {exec: [/nonexistent/program]}]}
 consumers:
   n: {type: null}
 """, expect=["nonexistent", "cannot go on"])
     d.wait_for(lambda: "exec (step 2): " in d.stage("t")["why"] and "/nonexistent/program" in d.stage("t")["why"])
+    d.kill_all()  # its record would hold a stop up
 
 
 def test_exec_in_all_places(daemon):

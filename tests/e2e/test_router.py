@@ -51,6 +51,8 @@ class Peer:
         while True:
             answer = self.hear()
             assert answer, "no ACK up to %d" % sequence
+            if answer[0] == "READY":  # a worker that has just started greets whom it knows
+                continue
             assert answer[0] in ("ACK", "NAK"), answer
             if int(answer[1]) >= sequence:
                 return answer
