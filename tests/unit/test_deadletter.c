@@ -224,7 +224,7 @@ static void test_purge_beside_writer(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        TEST(test_list),  TEST(test_no_letters),          TEST(test_mark),
+	        TEST(test_list),  TEST(test_no_letters),           TEST(test_mark),
 	        TEST(test_purge), TEST(test_purge_of_other_lines), TEST(test_purge_beside_writer),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
