@@ -28,7 +28,7 @@
 
 struct reload {
 	struct config *next;
-	char discard[ARENA_OUTPUT_MAX + ARENA_NAME_MAX];
+	int discard; /* the edge of the old configuration that is dropped with its chunks, or -1 */
 	bool *affected; /* by old stage */
 	int64_t until;  /* monotonic ns */
 };
@@ -142,33 +142,31 @@ static bool keep_scale(const struct config *old, struct reload *r)
 static void order_discard(struct master *m, bool ordered)
 {
 	for (unsigned i = 0; i < m->config->n_edges; i++) {
-		const struct config_edge *e = &m->config->edges[i];
-		bool it = ordered && strcmp(m->reload->discard, e->name) == 0 &&
-		          same_edge(m->config, i, m->reload->next) < 0;
+		bool it = ordered && (int)i == m->reload->discard;
 		atomic_store(&m->arena.h->edges[m->edge_number[i]].discard, it);
 	}
 }
 
-/* Whether `--discard @name` can be meant: an edge that is there and will not be. Else says in @why
- * (@size bytes) what is wrong with it. */
-static bool can_discard(const struct master *m, const struct config *next, const char *name,
-                        char *why, size_t size)
+/* The edge meant by `--discard @name`: one that is there and will not be. -1: @why (@size bytes)
+ * says what is wrong with it. */
+static int edge_to_discard(const struct master *m, const struct config *next, const char *name,
+                           char *why, size_t size)
 {
 	for (unsigned i = 0; i < m->config->n_edges; i++) {
 		if (strcmp(m->config->edges[i].name, name) != 0)
 			continue;
 		if (same_edge(m->config, i, next) < 0)
-			return true;
+			return (int)i;
 		snprintf(why, size,
 		         "--discard %s: the new configuration still has this edge, and only edges "
 		         "that it no longer has can be dropped",
 		         name);
-		return false;
+		return -1;
 	}
 	snprintf(why, size,
 	         "--discard %s: there is no such edge; `sluicectl status` lists them as FROM->TO",
 	         name);
-	return false;
+	return -1;
 }
 
 int master_reload(struct master *m, const char *discard, const char **why)
@@ -191,9 +189,11 @@ int master_reload(struct master *m, const char *discard, const char **why)
 	char no_edge[512];
 	if (r->next && !restart)
 		restart = replay_refusal(m, r->next);
-	if (r->next && !restart && discard &&
-	    !can_discard(m, r->next, discard, no_edge, sizeof(no_edge)))
-		restart = no_edge;
+	r->discard = -1;
+	if (r->next && !restart && discard) {
+		r->discard = edge_to_discard(m, r->next, discard, no_edge, sizeof(no_edge));
+		restart = r->discard < 0 ? no_edge : NULL;
+	}
 	if (!r->next || restart) {
 		int answer = restart ? refuse(m, restart, strlen(restart), why)
 		                     : refuse(m, (char *)c.text.p, c.text.len, why);
@@ -214,7 +214,6 @@ int master_reload(struct master *m, const char *discard, const char **why)
 		reload_free(r);
 		return refuse(m, too_many, strlen(too_many), why);
 	}
-	snprintf(r->discard, sizeof(r->discard), "%s", discard ? discard : "");
 	r->until = master_now() + m->config->stop_timeout;
 	m->reload = r;
 	order_discard(m, true);
@@ -252,7 +251,7 @@ static int keeps(const struct master *m, unsigned s)
 		const struct config_edge *e = &m->config->edges[i];
 		if (e->to != s || same_edge(m->config, i, r->next) >= 0)
 			continue;
-		if (strcmp(r->discard, e->name) == 0)
+		if ((int)i == r->discard)
 			continue;
 		if (!dried_up(m, i) || !flow_edge_empty(m, i))
 			return (int)i;
@@ -345,7 +344,7 @@ static void remove_old_edges(struct master *m)
 	for (unsigned i = 0; i < m->config->n_edges; i++) {
 		if (same_edge(m->config, i, m->reload->next) >= 0)
 			continue;
-		if (strcmp(m->reload->discard, m->config->edges[i].name) == 0)
+		if ((int)i == m->reload->discard)
 			home_discard_edge(m, m->edge_number[i]);
 		if (flow_edge_empty(m, i))
 			arena_edge_remove(&m->arena, m->edge_number[i]);
